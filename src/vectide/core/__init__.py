@@ -1,0 +1,1 @@
+"""Pure decisions: standard library only, no threads, no I/O, no clock, no logging, no randomness."""

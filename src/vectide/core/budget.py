@@ -1,0 +1,57 @@
+"""Bounded memory: records and bytes received but not yet behind a commit position (invariant 11)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Budget:
+    """Shared fairly: no table may hold more than its equal share while several tables are active.
+
+    Pausing throws prefetched records away, so a table that was stopped may go on only when it is below
+    ``resume_share`` of what stopped it.
+    """
+
+    records: int
+    bytes: int
+    resume_share: float = 0.7
+    held_records: int = 0
+    held_bytes: int = 0
+    _tables: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+
+    def take(self, table: str, size_bytes: int) -> None:
+        held = self._tables[table]
+        held[0] += 1
+        held[1] += size_bytes
+        self.held_records += 1
+        self.held_bytes += size_bytes
+
+    def release(self, table: str, records: int, size_bytes: int) -> None:
+        held = self._tables[table]
+        held[0] -= records
+        held[1] -= size_bytes
+        self.held_records -= records
+        self.held_bytes -= size_bytes
+
+    def room(self) -> int:
+        """How many records may be received now, over all tables (0 when the bytes are spent)."""
+        if self.held_bytes >= self.bytes:
+            return 0
+        return max(0, self.records - self.held_records)
+
+    def is_full(self, table: str, tables: int, *, stopped: bool) -> bool:
+        """Whether ``table`` must not receive now; ``tables`` is how many tables are active.
+
+        ``stopped``: whether it is stopped already (then it must fall below the lower mark first).
+        """
+        share = self.resume_share if stopped else 1.0
+        held_records, held_bytes = self._tables[table]
+        mine = share / max(1, tables)
+        return (
+            self.held_records >= self.records * share
+            or self.held_bytes >= self.bytes * share
+            or held_records >= self.records * mine
+            or held_bytes >= self.bytes * mine
+        )

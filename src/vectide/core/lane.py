@@ -1,0 +1,158 @@
+"""Lanes, the changes of a row that wait in them, and how waiting changes merge.
+
+One row's changes take effect in order: at most one *work* of a row is in flight, newer changes of that row
+wait and are merged into the next one. Different rows run in parallel, also inside one partition.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from vectide.core.mapping import TableMapping
+from vectide.core.model import Deleted, Position, Record, Row, Upserted
+from vectide.core.tracker import Tracker
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """One assigned partition during one assignment.
+
+    ``held`` is cleared when the partition is gone: workers look at it just before each send, and results
+    of a lane that is not held any more are dropped (invariant 4). ``leaving``: the partition is being given
+    back; what is in flight or paid for finishes, the rest is left to the next owner.
+    """
+
+    topic: str
+    partition: int
+    log: str
+    #: None: the topic belongs to no table, its records are skipped.
+    mapping: TableMapping | None
+    tracker: Tracker = field(default_factory=Tracker)
+    held: bool = True
+    leaving: bool = False
+    paused: bool = False
+    #: Set while the lane is halted: why, and when it tries again (monotonic seconds).
+    halted: str = ""
+    probe_at_s: float = 0.0
+    committed: int | None = None
+    #: Size and arrival (monotonic) of each record that is not behind the position yet, oldest first.
+    arrivals: dict[int, tuple[int, float]] = field(default_factory=dict)
+    bytes_held: int = 0
+    #: Works and letters that are under way for this lane.
+    busy: int = 0
+
+    @property
+    def id(self) -> tuple[str, int]:
+        return (self.topic, self.partition)
+
+    @property
+    def table(self) -> str:
+        """Id of the lane's table, empty when it has none."""
+        return "" if self.mapping is None else self.mapping.table
+
+    @property
+    def resting(self) -> bool:
+        """Halted and not trying."""
+        return bool(self.halted) and self.paused
+
+    @property
+    def active(self) -> bool:
+        """Whether new calls may be made for it."""
+        return self.held and not self.leaving
+
+    def halted_successor(self, cause: str, probe_at_s: float) -> Lane:
+        """The lane that takes over from this one when it halts: nothing received, same position."""
+        return Lane(
+            self.topic,
+            self.partition,
+            self.log,
+            self.mapping,
+            Tracker(self.tracker.position),
+            halted=cause,
+            probe_at_s=probe_at_s,
+            committed=self.committed,
+        )
+
+    def position_of(self, record: Record) -> Position:
+        return Position(self.log, record.partition, record.offset)
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """One decoded record on its way; ``received_s`` is on the monotonic clock.
+
+    ``before_dead``: the change right after it was dead-lettered, so the row is stale once this is applied.
+    """
+
+    lane: Lane
+    record: Record
+    change: Upserted | Deleted
+    received_s: float
+    before_dead: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class RowQueue:
+    """The changes of one row: those that wait, and whether one is being worked on."""
+
+    row: Row
+    waiting: deque[Entry] = field(default_factory=deque)
+    busy: bool = False
+    queued: bool = False
+
+    def take(self) -> list[Entry]:
+        """The longest run of waiting entries of one lane that may be merged. Entries of lanes that are
+        gone or leaving are forgotten on the way."""
+        taken: list[Entry] = []
+        while self.waiting:
+            entry = self.waiting[0]
+            if taken and entry.lane is not taken[0].lane:
+                break
+            self.waiting.popleft()
+            if entry.lane.active:
+                taken.append(entry)
+        return taken
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Several changes of one row as one.
+
+    ``fresh``: it follows a delete or a dead-lettered change among them, so nothing stored may complete it.
+    ``stale``: the change after it was dead-lettered.
+    """
+
+    change: Upserted | Deleted
+    position: Position
+    fresh: bool
+    stale: bool
+    absorbed: int
+
+
+def merge(entries: Sequence[Entry]) -> Merged:
+    """The last full row wins, an unavailable column keeps the value of the change that it follows, and
+    nothing carries across a delete or a dead-lettered change. ``entries`` is not empty and in order."""
+    change = entries[0].change
+    fresh = False
+    for earlier, entry in pairwise(entries):
+        following = entry.change
+        fresh = fresh or isinstance(change, Deleted) or earlier.before_dead
+        if isinstance(following, Deleted):
+            fresh = False
+        change = following if earlier.before_dead else _follow(change, following)
+    last = entries[-1]
+    position = last.lane.position_of(last.record)
+    return Merged(change, position, fresh, last.before_dead, len(entries) - 1)
+
+
+def _follow(earlier: Upserted | Deleted, later: Upserted | Deleted) -> Upserted | Deleted:
+    if isinstance(later, Deleted) or isinstance(earlier, Deleted) or not later.unavailable:
+        return later
+    known = later.unavailable & earlier.columns.keys()
+    if not known:
+        return later
+    columns = {**later.columns, **{name: earlier.columns[name] for name in known}}
+    return replace(later, columns=columns, unavailable=later.unavailable - known)

@@ -1,0 +1,367 @@
+"""What one vector table takes from its source rows: identity, text, metadata, soft deletes.
+
+Everything here is a pure function of a change and the configuration. The same row gives the same answers
+whichever codec or job it came through.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cached_property
+from typing import Final
+from uuid import UUID
+
+from vectide.core.model import (
+    RESERVED_NAMES,
+    STAMP_KEY,
+    Columns,
+    DecodeError,
+    Deleted,
+    Row,
+    Upserted,
+    Value,
+    canonical_json,
+    short_hash,
+)
+from vectide.core.render import RENDERER_VERSION, is_blank, render_value
+from vectide.core.softdelete import SoftDelete as SoftDelete
+from vectide.core.softdelete import is_zero
+from vectide.core.template import EVENT_FIELDS, Template
+
+#: Where the text of an unavailable column may come from.
+ON_INCOMPLETE: Final = ("stored", "dead-letter")
+
+#: Causes of the :class:`~vectide.core.model.DecodeError` that :meth:`TableMapping.row_of` raises.
+KEY_CAUSES: Final = frozenset({"no_key", "null_in_key", "key_column_missing", "filler_in_key"})
+
+
+class MappingError(ValueError):
+    """The mapping of a table contradicts itself. ``problems`` holds all of them, one line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataField:
+    """One metadata value: from the column ``source`` (or ``$ts``, ``$op``, ``$table``), stored as ``name``.
+
+    ``$ts`` is an integer (ms since the epoch), so that every store can filter by range. An event field in
+    the metadata is written with every change of the row.
+    """
+
+    source: str
+    name: str
+
+    @property
+    def is_event(self) -> bool:
+        return self.source.startswith("$")
+
+
+@dataclass(frozen=True)
+class TableMapping:
+    """The mapping of one vector table.
+
+    ``table`` is its id. ``source`` is a topic, or a regular expression when it starts with ``^``. ``key``
+    names the key columns where the Kafka key does not carry the primary key. ``on_incomplete``: where an
+    unavailable column's text comes from, in order. Building one raises :class:`MappingError` with every
+    problem found.
+    """
+
+    table: str
+    source: str
+    collection: str
+    template: Template
+    metadata: tuple[MetadataField, ...] = ()
+    key: tuple[str, ...] = ()
+    soft_delete: SoftDelete | None = None
+    store_text: bool = True
+    keep_values: bool = True
+    on_incomplete: tuple[str, ...] = ON_INCOMPLETE
+
+    def __post_init__(self) -> None:
+        problems = [*_naming_problems(self), *_column_problems(self), *_metadata_problems(self.metadata)]
+        if problems:
+            raise MappingError(problems)
+
+    # --- what it names ----------------------------------------------------------------------------------
+
+    @cached_property
+    def embed_columns(self) -> tuple[str, ...]:
+        """The columns that make the text, in order of appearance."""
+        return self.template.columns
+
+    @cached_property
+    def mapped_columns(self) -> tuple[str, ...]:
+        """Every column used: embedded, metadata, soft delete."""
+        metadata = [field.source for field in self.metadata if not field.is_event]
+        soft_delete = [] if self.soft_delete is None else [self.soft_delete.column]
+        return tuple(dict.fromkeys([*self.embed_columns, *metadata, *soft_delete]))
+
+    @cached_property
+    def hashed_columns(self) -> tuple[str, ...]:
+        """The names that :meth:`column_hashes` gives for a complete row: embed columns, then the sources
+        of the metadata (event fields too)."""
+        return tuple(dict.fromkeys([*self.embed_columns, *self._metadata_sources]))
+
+    @cached_property
+    def keeps_values(self) -> bool:
+        """Whether chunk 0 keeps the embed columns' texts: only useful when there are several of them."""
+        return self.keep_values and len(self.embed_columns) > 1
+
+    @cached_property
+    def layout(self) -> str:
+        """Identity of how texts are made; a row with another layout gets the new one at its next change."""
+        return short_hash(f"{RENDERER_VERSION}:{self.template.source}")
+
+    def matches(self, topic: str) -> bool:
+        """Whether the table's events arrive on this topic."""
+        if self._source_pattern is None:
+            return topic == self.source
+        return self._source_pattern.match(topic) is not None
+
+    # --- identity ---------------------------------------------------------------------------------------
+
+    def row_of(self, change: Upserted | Deleted) -> Row:
+        """The row that the change is about.
+
+        The Kafka key names it, or the configured key columns: each from the Kafka key where that has it,
+        else from the row. Raises DecodeError ``no_key`` (nothing identifies the row), ``null_in_key``,
+        ``key_column_missing``, or ``filler_in_key``: a delete's ``before`` may hold fillers ("", 0) instead
+        of values when the source logs only the primary key, and a filler must not name another row.
+        """
+        if not self.key:
+            if change.key is None:
+                raise DecodeError("no_key", "the Kafka key is null and the table names no key columns")
+            return self._row(change.key)
+        return self._row({name: self._key_column(name, change) for name in self.key})
+
+    def row_at(self, key: Columns | None) -> Row | None:
+        """The row that a bare key names (that of a primary key change), None when it does not tell."""
+        if key is None or not all(name in key for name in self.key):
+            return None
+        try:
+            return self._row({name: key[name] for name in self.key or key})
+        except DecodeError:
+            return None
+
+    def skip_reason(self, change: Upserted | Deleted) -> str | None:
+        """Why the change needs no row: ``keyless_tombstone``, else None.
+
+        With configured key columns a delete is told by its envelope, which holds them. The tombstone after
+        it holds nothing but the Kafka key; when that lacks them, it adds nothing.
+        """
+        if not self.key or isinstance(change, Upserted) or change.columns is not None:
+            return None
+        return None if all(name in (change.key or ()) for name in self.key) else "keyless_tombstone"
+
+    def _key_column(self, name: str, change: Upserted | Deleted) -> Value:
+        value = None if change.key is None else change.key.get(name)
+        if value is not None:
+            return value
+        if change.columns is None:
+            raise DecodeError("no_key", f"neither the Kafka key nor the value has the key column {name!r}")
+        if name not in change.columns:
+            if change.key is not None and name in change.key:
+                return None
+            raise DecodeError("key_column_missing", f"the event has no value of the key column {name!r}")
+        value = change.columns[name]
+        if isinstance(change, Deleted) and change.key is not None and value is not None and is_zero(value):
+            raise DecodeError("filler_in_key", f"the delete may hold a filler for the key column {name!r}")
+        return value
+
+    def _row(self, key: Columns) -> Row:
+        null = [name for name, value in key.items() if value is None]
+        if null:
+            raise DecodeError("null_in_key", f"the key column {null[0]!r} is null")
+        return Row.of(self.table, {name: canonical_key(value) for name, value in key.items()})
+
+    # --- content ----------------------------------------------------------------------------------------
+
+    def missing(self, change: Upserted) -> tuple[str, ...]:
+        """Mapped columns that the event does not know at all: source and configuration have drifted."""
+        return tuple(
+            name
+            for name in self.mapped_columns
+            if name not in change.columns and name not in change.unavailable
+        )
+
+    def is_soft_deleted(self, change: Upserted) -> bool | None:
+        """Whether the row counts as deleted; None when the event does not hold the column's value."""
+        if self.soft_delete is None:
+            return False
+        if self.soft_delete.column not in change.columns:
+            return None
+        return self.soft_delete.says_deleted(change.columns[self.soft_delete.column])
+
+    def rendered(self, change: Upserted) -> dict[str, str | None]:
+        """The text of every embed column that the event holds (None: null)."""
+        columns = change.columns
+        return {name: render_value(columns[name]) for name in self.embed_columns if name in columns}
+
+    def render(self, values: Mapping[str, str | None], change: Upserted) -> str:
+        """The row's text from the texts of all embed columns (KeyError when one is absent).
+
+        Empty when every embed column is blank, whatever fixed words the template has: such a row says
+        nothing, and is not worth a vector.
+        """
+        if all(is_blank(values[name]) for name in self.embed_columns):
+            return ""
+        return self.template.render(values, _event_texts(change))
+
+    def metadata_of(self, change: Upserted) -> tuple[dict[str, Value], frozenset[str]]:
+        """The metadata that the event holds, by its name in the store, and the names whose value is
+        unavailable and has to stay as stored."""
+        metadata = {}
+        for field in self.metadata:
+            if field.is_event:
+                metadata[field.name] = _event_value(field.source, change)
+            elif field.source in change.columns:
+                metadata[field.name] = change.columns[field.source]
+        keep = frozenset(field.name for field in self.metadata if field.source in change.unavailable)
+        return metadata, keep
+
+    def column_hashes(self, change: Upserted, rendered: Mapping[str, str | None]) -> dict[str, str]:
+        """A short hash of each of :attr:`hashed_columns` that the event holds.
+
+        A column that is metadata is hashed as the value it is (so that 1 and "1" differ), one that is only
+        embedded as its text in ``rendered``.
+        """
+        hashes = {}
+        for name in self.hashed_columns:
+            if name not in self._metadata_sources:
+                if name in rendered:
+                    hashes[name] = short_hash(rendered[name])
+            elif name in EVENT_FIELDS:
+                hashes[name] = _value_hash(_event_value(name, change))
+            elif name in change.columns:
+                hashes[name] = _value_hash(change.columns[name])
+        return hashes
+
+    @cached_property
+    def _metadata_sources(self) -> frozenset[str]:
+        return frozenset(field.source for field in self.metadata)
+
+    @cached_property
+    def _source_pattern(self) -> re.Pattern[str] | None:
+        return re.compile(self.source) if self.source.startswith("^") else None
+
+
+def metadata_hash(fields: Iterable[MetadataField], hashes: Mapping[str, str]) -> str:
+    """Identity of a row's metadata, from the hash of each source: a stored hash can stand in for the value
+    of an unavailable column. Fields whose source has no hash do not count."""
+    return short_hash(
+        canonical_json(
+            sorted([field.name, hashes[field.source]] for field in fields if field.source in hashes)
+        )
+    )
+
+
+def canonical_key(value: Value) -> Value:
+    """A key component as identities spell it.
+
+    Integers, booleans and texts are themselves; floats stay numbers (shortest digits, -0.0 is 0.0) unless
+    not finite; decimals are plain text, UUIDs text in lower case, bytes base64. So ``1`` and ``1.0`` are two
+    keys: no source sends both for one column.
+    """
+    match value:
+        case float():
+            return (value or 0.0) if math.isfinite(value) else render_value(value)
+        case Decimal():
+            return render_value(value)
+        case UUID():
+            return str(value)
+        case bytes():
+            return base64.b64encode(value).decode("ascii")
+        case list() | tuple():
+            return [canonical_key(part) for part in value]
+        case dict():
+            return {name: canonical_key(part) for name, part in value.items()}
+    return value
+
+
+# --- event fields ---------------------------------------------------------------------------------------
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _event_value(name: str, change: Upserted) -> Value:
+    return {"$ts": change.committed_ms, "$op": change.op, "$table": change.table}[name]
+
+
+def _event_texts(change: Upserted) -> dict[str, str | None]:
+    return {"$ts": _iso(change.committed_ms), "$op": change.op, "$table": change.table}
+
+
+def _iso(epoch_ms: int | None) -> str | None:
+    """``2026-11-21T06:42:36.331Z``; the plain number where the calendar ends."""
+    if epoch_ms is None:
+        return None
+    try:
+        moment = _EPOCH + timedelta(milliseconds=epoch_ms)
+    except OverflowError:
+        return str(epoch_ms)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _value_hash(value: Value) -> str:
+    return short_hash(None if value is None else canonical_json(value))
+
+
+# --- what a mapping must not be -------------------------------------------------------------------------
+
+
+def _naming_problems(mapping: TableMapping) -> Iterator[str]:
+    for what in ("table", "source", "collection"):
+        if not getattr(mapping, what).strip():
+            yield f"{what} is empty"
+    if mapping.source.startswith("^"):
+        try:
+            re.compile(mapping.source)
+        except re.error as error:
+            yield f"source is not a regular expression: {error}"
+    unknown = [name for name in mapping.on_incomplete if name not in ON_INCOMPLETE]
+    if unknown:
+        yield f"on_incomplete knows {' and '.join(ON_INCOMPLETE)}, not {', '.join(unknown)}"
+
+
+def _column_problems(mapping: TableMapping) -> Iterator[str]:
+    if not mapping.template.source.strip():
+        yield "the template is empty: name at least one column to embed"
+    elif not mapping.template.columns:
+        yield "the template names no column: every row would have the same text"
+    for name in _repeated(mapping.key):
+        yield f"key names the column {name!r} more than once"
+    if any(not name.strip() for name in mapping.key):
+        yield "key holds an empty column name"
+    if mapping.soft_delete is not None:
+        if not mapping.soft_delete.column.strip():
+            yield "soft_delete names no column"
+        if mapping.soft_delete.values == ():
+            yield "soft_delete has an empty list of values: nothing would ever count as deleted"
+
+
+def _metadata_problems(fields: Sequence[MetadataField]) -> Iterator[str]:
+    for name in _repeated(field.name for field in fields):
+        yield f"metadata has two values named {name!r}: rename one"
+    for field in fields:
+        if field.is_event and field.source not in EVENT_FIELDS:
+            yield f"metadata: {field.source} is not an event field; there are {', '.join(EVENT_FIELDS)}"
+        if not field.source.strip() or not field.name.strip():
+            yield "metadata holds an empty name"
+        elif field.name in RESERVED_NAMES or field.name.startswith(STAMP_KEY):
+            yield f"metadata: the name {field.name!r} is reserved: write {{{field.source}: another_name}}"
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+    return [name for name, count in seen.items() if count > 1]

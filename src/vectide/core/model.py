@@ -1,0 +1,273 @@
+"""The values that every band speaks: records, rows, changes, positions, stamps and points.
+
+All of them are frozen. Nothing here knows Kafka, a provider or a store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from typing import Any, Final
+
+#: A decoded column value: what JSON can say (numbers stay exact), nothing else.
+Value = Any
+Columns = Mapping[str, Value]
+
+#: Namespace of every point id. Changing it changes every id in every store: never do.
+POINT_NAMESPACE: Final = uuid.UUID("6f1d0d3e-6f5b-5d0e-9a55-7f0f6f3d4b11")
+
+#: The reserved key of the payload, and the reserved name of the text.
+STAMP_KEY: Final = "_vectide"
+TEXT_KEY: Final = "text"
+RESERVED_NAMES: Final = frozenset({STAMP_KEY, TEXT_KEY})
+
+STAMP_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What Kafka delivered, byte for byte.
+
+    ``timestamp_ms`` is the record's Kafka timestamp in milliseconds since the epoch, -1 when it has none.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+    timestamp_ms: int = -1
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that holding this record costs, counting a fixed share for the object itself."""
+        return 200 + len(self.key or b"") + len(self.value or b"")
+
+    @property
+    def where(self) -> str:
+        """``topic[partition]@offset``: how logs and dead letters name a record without showing it."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+# --- identity -------------------------------------------------------------------------------------------
+
+
+def canonical_json(value: Value) -> str:
+    """The one spelling of a value that identities and hashes are made of.
+
+    Object members sorted by name, no spaces, no escapes beyond what JSON demands. Never change it: every
+    point id and every stored hash depends on it.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Identity of a source row: vector table id and canonical primary key.
+
+    ``key`` is the canonical JSON object of the key columns, by name: ``{"id":7}``.
+    """
+
+    table: str
+    key: str
+
+    @classmethod
+    def of(cls, table: str, key: Columns) -> Row:
+        """Build the identity from decoded key columns (their order does not matter)."""
+        return cls(table, canonical_json(key))
+
+    @cached_property
+    def canonical(self) -> str:
+        """``["products",{"id":7}]``: the name from which the point ids derive."""
+        return f"[{json.dumps(self.table, ensure_ascii=False)},{self.key}]"
+
+    @cached_property
+    def head_id(self) -> str:
+        """Id of chunk 0: the UUIDv5 of the canonical row. Stable for ever."""
+        return str(uuid.uuid5(POINT_NAMESPACE, self.canonical))
+
+
+class Order(Enum):
+    """How two positions of one row relate."""
+
+    OLDER = "older"
+    SAME = "same"
+    NEWER = "newer"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a change stands in a log. ``log`` is the topic's id where the broker tells it, else its name.
+
+    Comparable for one row only: within one partition of one log the offset decides; across logs or
+    partitions the order is unknown (design: "position").
+    """
+
+    log: str
+    partition: int
+    offset: int
+
+    def relation_to(self, other: Position) -> Order:
+        """``OLDER`` when this position comes before ``other`` in the same log, and so on."""
+        if (self.log, self.partition) != (other.log, other.partition):
+            return Order.UNKNOWN
+        if self.offset == other.offset:
+            return Order.SAME
+        return Order.OLDER if self.offset < other.offset else Order.NEWER
+
+
+# --- changes --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Upserted:
+    """The row exists and has these columns.
+
+    ``columns`` lacks the names in ``unavailable``: the source did not send their (unchanged) value.
+    ``key`` is None when the Kafka key was null; the mapping may then find the key among the columns.
+    ``committed_ms`` is when the source committed it (ms since the epoch), None when the event does not say.
+    """
+
+    key: Columns | None
+    columns: Columns
+    unavailable: frozenset[str] = frozenset()
+    op: str = "u"
+    committed_ms: int | None = None
+    table: str = ""
+    old_key: Columns | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """The row is gone. ``new_key`` is set when it went because its primary key changed to that one."""
+
+    key: Columns | None
+    columns: Columns | None = None
+    committed_ms: int | None = None
+    new_key: Columns | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated:
+    """Every row of the source table is gone."""
+
+    committed_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Not about a row: heartbeat, transaction marker and the like. ``reason`` is from a closed set."""
+
+    reason: str
+
+
+Change = Upserted | Deleted | Truncated | Ignored
+
+
+class DecodeError(Exception):
+    """The record can never be decoded (poison). ``cause`` is from a closed set, ``detail`` has no content."""
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(f"{cause}: {detail}")
+        self.cause = cause
+        self.detail = detail
+
+
+# --- what the store holds -------------------------------------------------------------------------------
+
+
+def text_hash(text: str) -> str:
+    """Identity of a text: 32 hex digits (BLAKE2b-128 of its UTF-8)."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def short_hash(text: str | None) -> str:
+    """Identity of a column's rendered value: 16 hex digits; None (SQL null) has its own."""
+    if text is None:
+        return "-"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What chunk 0 of a row says about the row (reserved payload of every point).
+
+    ``chunks``: text hashes of the row's chunks, in order. ``columns``: short hash per mapped column.
+    ``values``: rendered embed columns, when kept and asked for. ``open``: chunks may be torn.
+    ``stale``: a newer change of the row was dead-lettered.
+    """
+
+    space: str
+    layout: str
+    chunks: tuple[str, ...]
+    columns: Mapping[str, str]
+    metadata_hash: str
+    position: Position
+    open: bool = False
+    stale: bool = False
+    values: Mapping[str, str | None] | None = None
+
+    def to_payload(self, row: Row) -> dict[str, Value]:
+        """The stamp as JSON, without ``values`` (the point carries those separately)."""
+        payload: dict[str, Value] = {
+            "v": STAMP_VERSION,
+            "table": row.table,
+            "key": row.key,
+            "space": self.space,
+            "layout": self.layout,
+            "chunks": list(self.chunks),
+            "columns": dict(self.columns),
+            "metadata": self.metadata_hash,
+            "position": [self.position.log, self.position.partition, self.position.offset],
+        }
+        if self.open:
+            payload["open"] = True
+        if self.stale:
+            payload["stale"] = True
+        return payload
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Value], values: Columns | None = None) -> Stamp:
+        """Read back what :meth:`to_payload` wrote. Raises KeyError or ValueError when it is not a stamp."""
+        if payload["v"] > STAMP_VERSION:
+            raise ValueError(
+                f"the stamp has version {payload['v']}, this vectide reads up to {STAMP_VERSION}: "
+                "run the newer vectide again"
+            )
+        log, partition, offset = payload["position"]
+        return cls(
+            space=payload["space"],
+            layout=payload["layout"],
+            chunks=tuple(payload["chunks"]),
+            columns=dict(payload["columns"]),
+            metadata_hash=payload["metadata"],
+            position=Position(log, int(partition), int(offset)),
+            open=bool(payload.get("open", False)),
+            stale=bool(payload.get("stale", False)),
+            values=values,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point as the store shall hold it, except its vector.
+
+    ``text`` is None when the table does not keep texts. ``stamp`` sits on chunk 0 only (``chunk == 0``).
+    ``values`` are the rendered embed columns kept for rebuilding a text (chunk 0 only, None when not kept).
+    """
+
+    id: str
+    row: Row
+    chunk: int
+    text: str | None
+    text_hash: str
+    metadata: Mapping[str, Value]
+    stamp: Stamp | None = None
+    values: Mapping[str, str | None] | None = field(default=None)

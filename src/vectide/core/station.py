@@ -1,0 +1,215 @@
+"""One station of the pump: a queue, its calls in flight, and what happens when they fail. No I/O.
+
+The pump asks :meth:`Station.depart` for a unit of work when it may start a call, and reports back with
+:meth:`Station.succeeded` or :meth:`Station.failed`. Waiting, splitting, the shared cool-down and the halt
+live here, once, for every adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from vectide.core.batcher import Batcher, BatchLimits
+from vectide.core.failures import (
+    DEFAULT_POLICY,
+    DeadLetter,
+    Failure,
+    FailurePolicy,
+    Halt,
+    Kind,
+    Reaction,
+    Split,
+    Wait,
+    decide,
+)
+
+T = TypeVar("T")
+
+#: Transient failures in a row, without any success, before the station stops trying with all calls at once.
+CLOSE_AFTER = 3
+#: A failure is a strike when at least this many calls of others succeeded since the last one ...
+STRIKE_SUCCESSES = 3
+#: ... and at least this many of them for each that failed.
+STRIKE_RATIO = 4
+
+
+@dataclass(eq=False, slots=True)
+class Unit(Generic[T]):
+    """A batch that travels together until it succeeds or is split."""
+
+    items: list[T]
+    attempt: int = 0
+    strikes: int = 0
+    due_s: float = 0.0
+    #: Successes and failures of the station when this unit last failed.
+    seen: tuple[int, int] | None = None
+    #: Which closing of the station it departed after.
+    gate: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How a station fares: ``ok``, ``waiting`` (retrying by itself) or ``halted`` (an operator must act)."""
+
+    name: str = "ok"
+    cause: str = ""
+
+
+OK = Condition()
+
+
+@dataclass(slots=True)
+class Station(Generic[T]):
+    """``random`` returns [0, 1) and jitters the back-off. ``concurrency`` bounds the calls in flight."""
+
+    name: str
+    limits: BatchLimits
+    concurrency: int
+    random: Callable[[], float]
+    policy: FailurePolicy = DEFAULT_POLICY
+    condition: Condition = OK
+    in_flight: list[Unit[T]] = field(default_factory=list)
+    _batcher: Batcher[T] = field(init=False)
+    _retries: list[Unit[T]] = field(default_factory=list)
+    _successes: int = 0
+    _failures: int = 0
+    _failed_in_a_row: int = 0
+    _closed_until_s: float = 0.0
+    _probing: bool = False
+    _gate: int = 0
+
+    def __post_init__(self) -> None:
+        self._batcher = Batcher(self.limits)
+
+    @property
+    def queued(self) -> int:
+        """Items waiting for a call, in the queue or for a retry."""
+        return len(self._batcher) + sum(len(unit.items) for unit in self._retries)
+
+    @property
+    def idle(self) -> bool:
+        return not self.in_flight and not self._retries and not len(self._batcher)
+
+    def add(self, item: T, weight: int, now_s: float) -> None:
+        self._batcher.add(item, weight, now_s)
+
+    def depart(self, now_s: float, *, flush: bool = False) -> Unit[T] | None:
+        """The unit whose call starts now, None when none may. It counts as in flight from here on."""
+        if len(self.in_flight) >= self.concurrency or now_s < self._closed_until_s:
+            return None
+        if self._probing and self.in_flight:
+            return None
+        unit = self._due_retry(now_s)
+        if unit is None:
+            items = self._batcher.take(now_s, flush=flush)
+            if not items:
+                return None
+            unit = Unit(items)
+        unit.gate = self._gate
+        self.in_flight.append(unit)
+        return unit
+
+    def sweep(self, keep: Callable[[T], bool]) -> list[T]:
+        """Take back the items that wait (queued or for a retry) and are not to be kept."""
+        dropped = self._batcher.sweep(keep)
+        for unit in self._retries:
+            dropped += [item for item in unit.items if not keep(item)]
+            unit.items = [item for item in unit.items if keep(item)]
+        self._retries = [unit for unit in self._retries if unit.items]
+        return dropped
+
+    def due_s(self) -> float | None:
+        """When :meth:`depart` should be asked again at the latest; None when only an event can help."""
+        times = [unit.due_s for unit in self._retries]
+        queued = self._batcher.due_s()
+        if queued is not None:
+            times.append(queued)
+        if not times or len(self.in_flight) >= self.concurrency:
+            return None
+        return max(self._closed_until_s, min(times))
+
+    def withdraw(self, unit: Unit[T]) -> None:
+        """The unit ended without telling anything about the peer (its call was not made)."""
+        self.in_flight.remove(unit)
+
+    def succeeded(self, unit: Unit[T]) -> None:
+        """The call of ``unit`` succeeded: the peer is well."""
+        self.in_flight.remove(unit)
+        self._successes += 1
+        if unit.gate != self._gate:
+            return  # it departed before the station closed: the cool-down of the later answers stands
+        self._failed_in_a_row = 0
+        self._probing = False
+        self._closed_until_s = 0.0
+        self.condition = OK
+
+    def failed(self, unit: Unit[T], failure: Failure, now_s: float) -> Reaction:
+        """The call of ``unit`` failed. Queues what is to be tried again; a :class:`DeadLetter` is the
+        caller's to perform on the unit's single item."""
+        self.in_flight.remove(unit)
+        self._count_strike(unit)
+        reaction = decide(
+            failure, size=len(unit.items), attempt=unit.attempt, strikes=unit.strikes, policy=self.policy
+        )
+        self._failures += 1
+        unit.seen = (self._successes, self._failures)
+        match reaction:
+            case Wait(delay_s):
+                self._wait(unit, failure, delay_s, now_s)
+            case Split():
+                self._split(unit, now_s)
+            case Halt(cause, probe_s):
+                self.condition = Condition("halted", cause)
+                self._close(now_s + probe_s)
+                unit.due_s = now_s + probe_s
+                self._retries.append(unit)
+            case DeadLetter():
+                pass
+        return reaction
+
+    def fail_one(self, item: T, failure: Failure, now_s: float) -> Reaction:
+        """One member of a call that succeeded as a whole was refused by itself."""
+        unit = Unit([item])
+        self.in_flight.append(unit)
+        return self.failed(unit, failure, now_s)
+
+    def _due_retry(self, now_s: float) -> Unit[T] | None:
+        for index, unit in enumerate(self._retries):
+            if unit.due_s <= now_s:
+                return self._retries.pop(index)
+        return None
+
+    def _count_strike(self, unit: Unit[T]) -> None:
+        if unit.seen is None:
+            return
+        successes = self._successes - unit.seen[0]
+        failures = self._failures - unit.seen[1]
+        if successes >= STRIKE_SUCCESSES and successes >= STRIKE_RATIO * failures:
+            unit.strikes += 1
+
+    def _wait(self, unit: Unit[T], failure: Failure, delay_s: float, now_s: float) -> None:
+        throttled = failure.kind is Kind.THROTTLED
+        jittered = delay_s * (1 + 0.1 * self.random()) if throttled else delay_s * (0.5 + 0.5 * self.random())
+        asked = failure.retry_after_s or 0.0
+        unit.attempt += 1
+        unit.due_s = now_s + max(jittered, min(asked, self.policy.retry_after_max_s))
+        self._retries.append(unit)
+        self._failed_in_a_row += 1
+        if throttled or self._failed_in_a_row >= CLOSE_AFTER or self._probing:
+            self.condition = Condition("waiting", failure.cause)
+            self._close(unit.due_s)
+
+    def _close(self, until_s: float) -> None:
+        # Calls that were in flight when the first one failed report after it: they may prolong the
+        # cool-down, never shorten it.
+        self._closed_until_s = max(self._closed_until_s, until_s)
+        self._probing = True
+        self._gate += 1
+
+    def _split(self, unit: Unit[T], now_s: float) -> None:
+        middle = len(unit.items) // 2
+        strikes = max(0, min(unit.strikes, self.policy.split_after_strikes) - 1)
+        for half in (unit.items[:middle], unit.items[middle:]):
+            self._retries.append(Unit(half, strikes=strikes, due_s=now_s, seen=unit.seen))

@@ -1,0 +1,194 @@
+"""Makes metadata legal for a store before any adapter sees it: values in, JSON values out.
+
+The rule: a value is stored as it is, or as another spelling of the same value that is read back without
+loss, or refused by name. Nothing is truncated, cleaned or rounded.
+
+====================================  =================================================================
+value                                 what the store gets
+====================================  =================================================================
+text, bool, finite float, integer     itself
+integer beyond ``max_integer``        its decimal text (stores that keep numbers as doubles round silently)
+``Decimal``                           its decimal text, scale kept: ``19.90``
+aware ``datetime``                    UTC with six fractional digits: ``2024-05-01T10:00:00.000000Z``
+naive ``datetime``, ``time``          ISO 8601, six fractional digits, no zone
+``date``                              ``2024-05-01``
+``UUID``                              its usual text, lower case
+bytes                                 base64
+NaN and infinities                    null: stores have no such number, and a text among numbers breaks
+                                      typed fields and range filters
+null                                  null, or no entry where the store has no null
+tuple                                 list
+object, or list that holds one        itself, or canonical JSON text where the store cannot nest
+empty list                            itself, or no entry where the store has no empty list
+NUL in a text                         refused, where the store cannot hold it
+unpaired surrogate in a text          refused: it has no UTF-8
+nesting beyond 64 levels              refused
+anything else                         refused
+====================================  =================================================================
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from typing import Final
+from uuid import UUID
+
+from vectide.core.model import Value, canonical_json
+
+MAX_DEPTH: Final = 64
+
+#: Exponents within which a decimal is written out; beyond, in scientific notation.
+_PLAIN_EXPONENT: Final = 100
+
+
+class ValueRefused(ValueError):
+    """No store of this kind can hold the value. ``name`` is the metadata name, ``why`` has no content."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name}: {why}")
+        self.name = name
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    max_integer: int
+    nul_in_text: bool
+
+
+def normalise(
+    metadata: Mapping[str, Value],
+    *,
+    max_integer: int,
+    nested_metadata: bool,
+    null_metadata: bool,
+    nul_in_text: bool,
+    empty_lists: bool = True,
+) -> dict[str, Value]:
+    """The metadata as the store can hold it; the arguments are the store's capabilities of those names.
+
+    Idempotent, and leaves its argument alone. Raises :class:`ValueRefused` for the first name that cannot
+    be stored.
+    """
+    limits = _Limits(max_integer, nul_in_text)
+    legal: dict[str, Value] = {}
+    for name, given in metadata.items():
+        try:
+            value = _plain(given, limits, depth=0)
+            _check_text(name, limits)
+        except _Refusal as refusal:
+            raise ValueRefused(name, str(refusal)) from None
+        if not nested_metadata and _is_nested(value):
+            value = canonical_json(value)
+        if (value is None and not null_metadata) or (value == [] and not empty_lists):
+            continue
+        legal[name] = value
+    return legal
+
+
+def check_text(name: str, text: str, *, nul_in_text: bool) -> None:
+    """Raise :class:`ValueRefused` when a store cannot hold ``text`` under ``name`` as it is."""
+    try:
+        _check_text(text, _Limits(0, nul_in_text))
+    except _Refusal as refusal:
+        raise ValueRefused(name, str(refusal)) from None
+
+
+class _Refusal(Exception):
+    """Why a value cannot be stored; the name is added further up."""
+
+
+def _plain(value: object, limits: _Limits, depth: int) -> Value:
+    match value:
+        case None | bool():
+            return value
+        case str():
+            _check_text(value, limits)
+            return value
+        case int():
+            return _integer(value, limits)
+        case float():
+            return float(value) if math.isfinite(value) else None
+        case Mapping() | list() | tuple():
+            return _container(value, limits, depth)
+        case _:
+            return _rendered(value)
+
+
+def _container(
+    value: Mapping[object, object] | list[object] | tuple[object, ...], limits: _Limits, depth: int
+) -> Value:
+    if depth >= MAX_DEPTH:
+        raise _Refusal(f"nested deeper than {MAX_DEPTH} levels")
+    if not isinstance(value, Mapping):
+        return [_plain(item, limits, depth + 1) for item in value]
+    members: dict[str, Value] = {}
+    for name, member in value.items():
+        if not isinstance(name, str):
+            raise _Refusal(f"a member name of type {type(name).__name__}")
+        _check_text(name, limits)
+        members[name] = _plain(member, limits, depth + 1)
+    return members
+
+
+def _integer(value: int, limits: _Limits) -> Value:
+    if abs(value) <= limits.max_integer:
+        return int(value)
+    try:
+        return str(int(value))
+    except ValueError:  # the interpreter's own limit on digits
+        raise _Refusal("an integer of more digits than can be written") from None
+
+
+def _rendered(value: object) -> Value:
+    match value:
+        case Decimal():
+            return _decimal(value)
+        case datetime():
+            return _datetime(value)
+        case date() | UUID():
+            return str(value)
+        case time():
+            return value.isoformat(timespec="microseconds")
+        case bytes() | bytearray() | memoryview():
+            return base64.b64encode(value).decode("ascii")
+        case _:
+            raise _Refusal(f"values of type {type(value).__name__} have no defined form")
+
+
+def _decimal(value: Decimal) -> str | None:
+    if not value.is_finite():
+        return None
+    plain = abs(value.adjusted()) <= _PLAIN_EXPONENT
+    return format(value, "f") if plain else str(value)
+
+
+def _datetime(value: datetime) -> str:
+    if value.utcoffset() is None:
+        return value.isoformat(timespec="microseconds")
+    try:
+        utc = value.astimezone(UTC)
+    except OverflowError:  # year 1 or 9999 on the other side of midnight
+        return value.isoformat(timespec="microseconds")
+    return utc.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def _check_text(text: str, limits: _Limits) -> None:
+    if not limits.nul_in_text and "\0" in text:
+        raise _Refusal("a NUL character, which the store cannot hold")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise _Refusal("an unpaired surrogate, which is not Unicode text") from None
+
+
+def _is_nested(value: Value) -> bool:
+    if isinstance(value, list):
+        return any(isinstance(item, list | dict) for item in value)
+    return isinstance(value, dict)

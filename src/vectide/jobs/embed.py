@@ -1,0 +1,150 @@
+"""Second station: texts to vectors, across rows, tables and lanes; identical texts are sent once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vectide.core import signals
+from vectide.core.failures import Failure
+from vectide.core.model import Position, Row
+from vectide.core.planner import EmbedText
+from vectide.core.station import Station, Unit
+from vectide.jobs.calls import Caller
+from vectide.jobs.parts import Parts
+from vectide.jobs.rows import Rows
+from vectide.jobs.work import TextItem, Verdict, Work
+from vectide.ports import Deadline, Embeddings, Vector
+
+
+class Embed:
+    """``write`` takes on the works whose vectors are all there."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        caller: Caller,
+        rows: Rows,
+        station: Station[TextItem],
+        timeout_s: float,
+        write: Callable[[Work], None],
+    ) -> None:
+        self._parts = parts
+        self._caller = caller
+        self._rows = rows
+        self._timeout_s = timeout_s
+        self._write = write
+        self.station = station
+        self._items: dict[str, TextItem] = {}
+
+    def add(self, work: Work, planned: EmbedText) -> None:
+        """Queue the texts of ``work``, unless they wait or travel already for another one."""
+        if not work.lane.active:
+            self._rows.forget(work)  # nobody has paid for it yet: the next owner will
+            return
+        tokens = [self._parts.embedder.count_tokens(text) for text in planned.texts]
+        limit = self._parts.embedder.limits.max_text_tokens
+        if limit is not None and max(tokens) > limit:
+            detail = f"{max(tokens)} tokens; the model takes {limit}"
+            self._rows.poison(work, Verdict("text_too_long", "plan", detail))
+            return
+        work.vectors = [None] * len(planned.texts)
+        work.texts_missing = len(planned.texts)
+        for index, (point, text) in enumerate(zip(planned.points, planned.texts, strict=True)):
+            item = self._items.get(point.text_hash)
+            if item is not None:
+                item.waiters.append((work, index))
+                self._count_saved(work)
+                continue
+            item = TextItem(text, point.text_hash, [(work, index)])
+            self._items[point.text_hash] = item
+            self.station.add(item, tokens[index], self._caller.now())
+
+    def start(self, unit: Unit[TextItem]) -> None:
+        """Send the unit's texts that somebody still wants."""
+        unit.items = [item for item in unit.items if self._is_wanted(item)]
+        if not unit.items:
+            self.station.withdraw(unit)
+            return
+        items = list(unit.items)
+        for item in items:
+            item.in_flight = True
+        parts = self._parts
+
+        def call() -> Embeddings | None:
+            if not any(item.held for item in items):
+                return None
+            deadline = Deadline.after(parts.clock, self._timeout_s)
+            return parts.embedder.embed([item.text for item in items], deadline)
+
+        def succeed(embeddings: Embeddings | None) -> None:
+            self._arrived(unit, items, embeddings)
+
+        def fail(failure: Failure) -> None:
+            self._failed(unit, items, failure)
+
+        self._caller.start(self.station, unit, call, succeed, fail)
+
+    def sweep(self) -> None:
+        """Forget the works of lanes that are gone or leaving, unless their text is paid for."""
+        for item in list(self._items.values()):
+            if not item.in_flight:
+                self._forget_waiters(item)
+
+    def under_way(self) -> dict[str, list[tuple[Row, Position]]]:
+        """Hash of each text that waits for its vector or travels, and the changes that it is for."""
+        return {
+            digest: [(work.row, work.merged.position) for work, _ in item.waiters]
+            for digest, item in self._items.items()
+        }
+
+    def _forget_waiters(self, item: TextItem) -> None:
+        for work in [work for work, _ in item.waiters if not work.lane.active]:
+            self._rows.forget(work)
+        item.waiters = [(work, index) for work, index in item.waiters if not work.ended]
+
+    def _is_wanted(self, item: TextItem) -> bool:
+        self._forget_waiters(item)
+        if not item.waiters:
+            del self._items[item.digest]
+        return bool(item.waiters)
+
+    def _arrived(self, unit: Unit[TextItem], items: list[TextItem], answer: Embeddings | None) -> None:
+        if answer is None:
+            self.station.withdraw(unit)
+        else:
+            self.station.succeeded(unit)
+            if answer.tokens is not None:
+                self._parts.telemetry.count(signals.EMBED_TOKENS, answer.tokens)
+        for index, item in enumerate(items):
+            del self._items[item.digest]
+            if answer is not None:
+                table = item.waiters[0][0].lane.table
+                self._parts.telemetry.count(signals.TEXTS_EMBEDDED, table=table)
+            self._deliver(item, None if answer is None else answer.vectors[index])
+
+    def _deliver(self, item: TextItem, vector: Vector | None) -> None:
+        for work, index in item.waiters:
+            if work.ended:
+                continue
+            if vector is None or not work.lane.held:
+                self._rows.drop_result(work, "embed")
+                continue
+            work.vectors[index] = vector
+            work.texts_missing -= 1
+            if work.texts_missing == 0:
+                self._write(work)
+
+    def _failed(self, unit: Unit[TextItem], items: list[TextItem], failure: Failure) -> None:
+        for item in items:
+            item.in_flight = False
+        poison = self._caller.react(self.station, unit, failure)
+        if poison is None:
+            return
+        (item,) = items
+        del self._items[item.digest]
+        verdict = Verdict(poison.cause, "embed", failure.detail, unit.attempt + 1)
+        for work, _ in item.waiters:
+            self._rows.poison(work, verdict)
+
+    def _count_saved(self, work: Work) -> None:
+        self._parts.telemetry.count(signals.TEXTS_SAVED, table=work.lane.table, reason="duplicate")

@@ -1,0 +1,162 @@
+"""First station: what does the store hold of these rows? Then the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from vectide.core import signals
+from vectide.core.failures import Failure
+from vectide.core.lane import RowQueue
+from vectide.core.model import Stamp, Upserted, Value
+from vectide.core.planner import (
+    Drift,
+    EmbedText,
+    Incomplete,
+    Known,
+    MarkStale,
+    PatchMetadata,
+    Plan,
+    RemoveRow,
+    Skip,
+    plan,
+)
+from vectide.core.station import Station, Unit
+from vectide.core.values import ValueRefused, normalise
+from vectide.jobs.calls import Caller
+from vectide.jobs.parts import Parts
+from vectide.jobs.rows import Rows
+from vectide.jobs.work import Verdict, Work
+from vectide.ports import Deadline
+
+_DECISIONS = {
+    Skip: "skip",
+    PatchMetadata: "patch",
+    EmbedText: "embed",
+    RemoveRow: "remove",
+    MarkStale: "skip",
+    Incomplete: "incomplete",
+    Drift: "drift",
+}
+
+
+class LookUp:
+    """``embed`` and ``write`` take the works on; ``halt`` stops a table that cannot be mapped."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        caller: Caller,
+        rows: Rows,
+        timeout_s: float,
+        halt: Callable[[str, str], None],
+    ) -> None:
+        self._parts = parts
+        self._caller = caller
+        self._rows = rows
+        self._timeout_s = timeout_s
+        self._halt = halt
+        self.embed: Callable[[Work, EmbedText], None]
+        self.write: Callable[[Work], None]
+
+    def start(self, collection: str, station: Station[RowQueue], unit: Unit[RowQueue]) -> None:
+        """Begin the works of the unit's rows and read their stamps."""
+        works = [work for queue in unit.items if (work := self._rows.begin(queue)) is not None]
+        if not works:
+            station.withdraw(unit)
+            return
+        unit.items = [work.queue for work in works]
+        rows = [work.row for work in works]
+        values = any(_may_need_values(work) for work in works)
+        parts = self._parts
+
+        def call() -> Sequence[Stamp | None]:
+            deadline = Deadline.after(parts.clock, self._timeout_s)
+            return parts.store.stamps(collection, rows, deadline, values=values)
+
+        def succeed(stamps: Sequence[Stamp | None]) -> None:
+            station.succeeded(unit)
+            for work, stamp in zip(works, stamps, strict=True):
+                work.stamp = stamp
+                self._plan(work)
+
+        def fail(failure: Failure) -> None:
+            poison = self._caller.react(station, unit, failure)
+            for work in works:
+                if poison is not None:
+                    verdict = Verdict(poison.cause, "lookup", failure.detail, unit.attempt + 1)
+                    self._rows.poison(work, verdict)
+                else:
+                    self._rows.postpone(work)
+
+        self._caller.start(station, unit, call, succeed, fail)
+
+    def _plan(self, work: Work) -> None:
+        lane = work.lane
+        if not lane.held:
+            self._rows.drop_result(work, "lookup")
+            return
+        mapping = lane.mapping
+        assert mapping is not None
+        merged = work.merged
+        known = Known(
+            work.row,
+            merged.position,
+            work.stamp,
+            self._parts.embedder.space,
+            fresh=merged.fresh,
+            stale=merged.stale,
+            must_write=merged.absorbed > 0,
+        )
+        work.plan = plan(merged.change, known, mapping)
+        decision = _DECISIONS[type(work.plan)]
+        try:
+            work.plan = self._made_legal(work.plan)
+        except ValueRefused as refused:
+            self._rows.poison(work, Verdict("value_refused", "plan", str(refused)))
+            return
+        self._parts.telemetry.count(signals.CHANGES_DECIDED, table=lane.table, decision=decision)
+        self._perform(work)
+
+    def _made_legal(self, planned: Plan) -> Plan:
+        """The plan with metadata that the store can hold, before anybody pays for a vector."""
+        match planned:
+            case EmbedText(points):
+                legal = tuple(replace(point, metadata=self._normalised(point.metadata)) for point in points)
+                return replace(planned, points=legal)
+            case PatchMetadata(metadata):
+                return replace(planned, metadata=self._normalised(metadata))
+        return planned
+
+    def _normalised(self, metadata: Mapping[str, Value]) -> dict[str, Value]:
+        able = self._parts.store.capabilities
+        return normalise(
+            metadata,
+            max_integer=able.max_integer,
+            nested_metadata=able.nested_metadata,
+            null_metadata=able.null_metadata,
+            nul_in_text=able.nul_in_text,
+        )
+
+    def _perform(self, work: Work) -> None:
+        match work.plan:
+            case Skip(reason):
+                self._rows.finish(work, "skipped", reason)
+            case EmbedText() as planned:
+                self.embed(work, planned)
+            case Incomplete(columns):
+                names = ", ".join(columns)
+                self._rows.poison(work, Verdict("incomplete_row", "plan", f"unavailable columns: {names}"))
+            case Drift(columns):
+                names = ", ".join(columns)
+                self._parts.log.error("schema_drift", table=work.lane.table, missing=names)
+                self._rows.forget(work)
+                self._halt(work.lane.table, f"the events lack mapped columns: {names}")
+            case _:
+                self.write(work)
+
+
+def _may_need_values(work: Work) -> bool:
+    """Whether the text may have to be rebuilt from the stored columns."""
+    change = work.merged.change
+    return isinstance(change, Upserted) and bool(change.unavailable)

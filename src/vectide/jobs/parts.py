@@ -1,0 +1,56 @@
+"""What the pump is made of: the parts that it talks to and the numbers that it obeys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from vectide.core.batcher import BatchLimits
+from vectide.core.breaker import BreakerLimits
+from vectide.core.failures import DEFAULT_POLICY, FailurePolicy
+from vectide.core.mapping import TableMapping
+from vectide.core.model import Change, Record
+from vectide.ports import Clock, DeadLetters, Embedder, Executor, Log, Source, Store, Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that the pump talks to. ``decode`` is pure; ``mapping_of`` finds the table of a topic."""
+
+    source: Source
+    decode: Callable[[Record], Change]
+    mapping_of: Callable[[str], TableMapping | None]
+    embedder: Embedder
+    store: Store
+    dead_letters: DeadLetters
+    executor: Executor
+    clock: Clock
+    telemetry: Telemetry
+    log: Log
+    random: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPolicy:
+    """Numbers of the pump; times in seconds. ``grace_s``: the drain on a stop takes three quarters of it."""
+
+    lookup: BatchLimits = field(default=BatchLimits(items=256, linger_s=0.005, quiet_s=0.002))
+    embed: BatchLimits = field(default=BatchLimits(items=64, weight=None, linger_s=0.5))
+    write: BatchLimits = field(default=BatchLimits(items=256, weight=4 * 2**20, linger_s=0.05, quiet_s=0.002))
+    lookup_concurrency: int = 2
+    embed_concurrency: int = 8
+    write_concurrency: int = 4
+    embed_timeout_s: float = 30.0
+    store_timeout_s: float = 30.0
+    dead_letter_timeout_s: float = 30.0
+    records_in_flight: int = 40_000
+    bytes_in_flight: int = 256 * 2**20
+    poll_records: int = 500
+    commit_interval_s: float = 1.0
+    revoke_drain_s: float = 10.0
+    grace_s: float = 60.0
+    idle_wait_s: float = 0.1
+    busy_wait_s: float = 0.003
+    halt_probe_s: float = 60.0
+    failures: FailurePolicy = DEFAULT_POLICY
+    breaker: BreakerLimits = field(default_factory=BreakerLimits)

@@ -1,0 +1,170 @@
+"""The rows under way: which one is worked on, and the few ways in which a work ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from vectide.core import signals
+from vectide.core.lane import Entry, Lane, RowQueue
+from vectide.core.model import Deleted, Record, Row, Upserted
+from vectide.core.planner import MarkStale
+from vectide.jobs.parts import Parts
+from vectide.jobs.work import Verdict, Work
+
+Settle = Callable[[Lane, Record, str, str], None]
+SendLetter = Callable[[Lane, Record, Verdict], None]
+
+
+class Rows:
+    """Every row with waiting or running changes; at most one work of a row at a time (invariant 3).
+
+    ``look_up`` queues a row for its look-up, ``write`` a work for its write; ``settle`` and ``send_letter``
+    end a record.
+    """
+
+    def __init__(self, parts: Parts, settle: Settle) -> None:
+        self._parts = parts
+        self._settle = settle
+        self._queues: dict[Row, RowQueue] = {}
+        self.look_up: Callable[[RowQueue], None]
+        self.send_letter: SendLetter
+        self.write: Callable[[Work], None]
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    def waiting(self) -> int:
+        """Changes that wait for a work (not those inside one)."""
+        return sum(len(queue.waiting) for queue in self._queues.values())
+
+    def oldest_s(self) -> float | None:
+        """When the oldest waiting change was received (monotonic)."""
+        times = (queue.waiting[0].received_s for queue in self._queues.values() if queue.waiting)
+        return min(times, default=None)
+
+    def add(self, row: Row, entry: Entry) -> None:
+        """A change of ``row`` arrived."""
+        queue = self._queues.get(row)
+        if queue is None:
+            queue = self._queues[row] = RowQueue(row)
+        queue.waiting.append(entry)
+        self._schedule(queue)
+
+    def begin(self, queue: RowQueue) -> Work | None:
+        """The work of the row's waiting changes, merged; None when none of them is ours any more."""
+        queue.queued = False
+        entries = queue.take()
+        if not entries:
+            self._release(queue)
+            return None
+        queue.busy = True
+        work = Work.of(queue, entries)
+        work.lane.busy += 1
+        return work
+
+    # --- ends of a work ---------------------------------------------------------------------------------
+
+    def finish(self, work: Work, outcome: str, reason: str = "") -> None:
+        """The change is applied or needs nothing: all its records settle."""
+        lane, last = work.lane, work.entries[-1]
+        for entry in work.entries[:-1]:
+            self._settle(lane, entry.record, "skipped", "superseded")
+        self._settle(lane, last.record, outcome, reason)
+        self._count_savings(work, outcome, reason)
+        if outcome in ("written", "deleted"):
+            self._observe_freshness(lane, last.change)
+        self._end(work)
+
+    def poison(self, work: Work, verdict: Verdict) -> None:
+        """The newest change of the work can never succeed; those that it absorbed get their own try.
+
+        What the store then holds of the row is stale. It is marked before the letter leaves: the next
+        change of the row must not be completed from it.
+        """
+        if work.ended or work.verdict is not None:
+            return
+        work.verdict = verdict
+        if len(work.entries) == 1 and work.stamp is not None and not work.stamp.stale:
+            work.plan = MarkStale(replace(work.stamp, stale=True), verdict.cause)
+            self.write(work)
+        else:
+            self.bury(work)
+
+    def bury(self, work: Work) -> None:
+        """The row is marked, or need not be: the letter about the work's newest change may leave."""
+        assert work.verdict is not None
+        *absorbed, last = work.entries
+        if absorbed:
+            absorbed[-1].before_dead = True
+            work.queue.waiting.extendleft(reversed(absorbed))
+        self._end(work)
+        self.send_letter(work.lane, last.record, work.verdict)
+
+    def retry(self, work: Work) -> None:
+        """What the work was planned on is gone: its changes wait again and are looked up anew."""
+        work.queue.waiting.extendleft(reversed(work.entries))
+        self._end(work)
+
+    def postpone(self, work: Work) -> None:
+        """The look-up failed and will be repeated: until then newer changes may merge with these."""
+        work.queue.waiting.extendleft(reversed(work.entries))
+        work.queue.queued = True
+        self._end(work)
+
+    def forget(self, work: Work) -> None:
+        """Its lane is gone or leaving: the records are somebody else's now (invariant 4)."""
+        if not work.ended:
+            self._end(work)
+
+    def drop_result(self, work: Work, station: str) -> None:
+        """A result came back for a lane that is gone: neither committed nor counted as done."""
+        self._parts.telemetry.count(signals.RESULTS_DROPPED, station=station)
+        self.forget(work)
+
+    def sweep(self) -> None:
+        """Forget the waiting changes of lanes that are gone or leaving."""
+        for queue in list(self._queues.values()):
+            if any(not entry.lane.active for entry in queue.waiting):
+                kept = [entry for entry in queue.waiting if entry.lane.active]
+                queue.waiting.clear()
+                queue.waiting.extend(kept)
+            self._release(queue)
+
+    def _end(self, work: Work) -> None:
+        work.ended = True
+        work.lane.busy -= 1
+        work.queue.busy = False
+        self._release(work.queue)
+
+    def _release(self, queue: RowQueue) -> None:
+        if queue.busy or queue.queued:
+            return
+        while queue.waiting and not queue.waiting[0].lane.active:
+            queue.waiting.popleft()
+        if queue.waiting:
+            self._schedule(queue)
+        else:
+            self._queues.pop(queue.row, None)
+
+    def _schedule(self, queue: RowQueue) -> None:
+        if not queue.busy and not queue.queued:
+            queue.queued = True
+            self.look_up(queue)
+
+    # --- counts -----------------------------------------------------------------------------------------
+
+    def _count_savings(self, work: Work, outcome: str, reason: str) -> None:
+        telemetry, table = self._parts.telemetry, work.lane.table
+        merged = sum(isinstance(entry.change, Upserted) for entry in work.entries[:-1])
+        if merged:
+            telemetry.count(signals.TEXTS_SAVED, merged, table=table, reason="merged")
+        if reason == "unchanged" or (outcome == "written" and not work.vectors):
+            telemetry.count(signals.TEXTS_SAVED, table=table, reason="unchanged")
+        elif reason == "already_applied" and isinstance(work.merged.change, Upserted):
+            telemetry.count(signals.TEXTS_SAVED, table=table, reason="replay")
+
+    def _observe_freshness(self, lane: Lane, change: Upserted | Deleted) -> None:
+        if change.committed_ms is not None:
+            age_s = (self._parts.clock.wall_ms() - change.committed_ms) / 1000
+            self._parts.telemetry.observe(signals.FRESHNESS, max(0.0, age_s), table=lane.table)

@@ -1,0 +1,167 @@
+"""The stations together: look up, embed, write and dead letters, wired and asked in the right order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from vectide.core import signals
+from vectide.core.batcher import BatchLimits
+from vectide.core.failures import FailurePolicy
+from vectide.core.lane import RowQueue
+from vectide.core.lifecycle import Trouble
+from vectide.core.model import Position, Row
+from vectide.core.station import Station, Unit
+from vectide.jobs.calls import Caller
+from vectide.jobs.embed import Embed
+from vectide.jobs.letters import Letters
+from vectide.jobs.lookup import LookUp
+from vectide.jobs.parts import Parts, StreamPolicy
+from vectide.jobs.rows import Rows, Settle
+from vectide.jobs.work import Work
+from vectide.jobs.write import Write
+
+T = TypeVar("T")
+_NEVER = 2**62
+
+
+class Stations:
+    """Owned by the pump. Look-ups and writes have one station per collection, so that trouble with one
+    collection does not hold up another."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        policy: StreamPolicy,
+        settle: Settle,
+        may_dead_letter: Callable[[str], bool],
+        halt: Callable[[str, str], None],
+    ) -> None:
+        self._parts = parts
+        self._policy = policy
+        self._caller = caller = Caller(parts)
+        self.rows = rows = Rows(parts, settle)
+        self._lookups: dict[str, Station[RowQueue]] = {}
+        self._writes: dict[str, Station[Work]] = {}
+        self._write = Write(parts, caller, rows, policy.store_timeout_s)
+        embed = self._station("embed", self._embed_limits(), policy.embed_concurrency, policy.failures)
+        self._embed = Embed(parts, caller, rows, embed, policy.embed_timeout_s, self._add_write)
+        self._look_up = LookUp(parts, caller, rows, policy.store_timeout_s, halt)
+        self._look_up.embed = self._embed.add
+        self._look_up.write = self._add_write
+        patient = replace(policy.failures, poison_after_strikes=_NEVER, split_after_strikes=_NEVER)
+        letters = self._station("dead_letter", BatchLimits(items=100, linger_s=0.01), 1, patient)
+        self.letters = Letters(
+            parts, caller, letters, policy.dead_letter_timeout_s, settle, may_dead_letter, halt
+        )
+        rows.look_up = self._add_look_up
+        rows.write = self._add_write
+        rows.send_letter = self.letters.add
+
+    # --- what the pump asks -----------------------------------------------------------------------------
+
+    @property
+    def calls(self) -> int:
+        """Calls that have not returned."""
+        return sum(len(station.in_flight) for station in self._all())
+
+    def due_s(self) -> float | None:
+        """When :meth:`dispatch` should be called again at the latest (monotonic seconds)."""
+        times = [due for station in self._all() if (due := station.due_s()) is not None]
+        return min(times, default=None)
+
+    def dispatch(self, *, flush: bool) -> None:
+        """Start every call that may start now. Writes go first: they free rows and memory."""
+        self._start_all(self.letters.station, self.letters.start, flush)
+        for collection, writes in self._writes.items():
+            self._start_all(writes, partial(self._write.start, collection, writes), flush)
+        self._start_all(self._embed.station, self._embed.start, flush)
+        for collection, lookups in self._lookups.items():
+            self._start_all(lookups, partial(self._look_up.start, collection, lookups), flush)
+
+    def sweep(self) -> None:
+        """Take back what waits for lanes that are gone, and what nobody has paid for yet of those that
+        are leaving."""
+        self._embed.sweep()
+        for writes in self._writes.values():
+            for work in writes.sweep(lambda work: work.lane.held):
+                self.rows.forget(work)
+        for lookups in self._lookups.values():
+            for queue in lookups.sweep(_has_active_entry):
+                queue.queued = False
+        self.letters.sweep()
+        self.rows.sweep()
+
+    def texts_under_way(self) -> dict[str, list[tuple[Row, Position]]]:
+        """Hash of each text that waits for its vector or travels, and the changes that it is for."""
+        return self._embed.under_way()
+
+    def troubles(self) -> list[Trouble]:
+        """What the stations suffer from now."""
+        return [
+            Trouble(station.name, station.condition.cause, station.condition.name == "halted")
+            for station in self._all()
+            if station.condition.name != "ok"
+        ]
+
+    def publish(self) -> None:
+        """Set the gauges."""
+        queued: dict[str, int] = {}
+        running: dict[str, int] = {}
+        for station in self._all():
+            queued[station.name] = queued.get(station.name, 0) + station.queued
+            running[station.name] = running.get(station.name, 0) + len(station.in_flight)
+        for name, count in queued.items():
+            self._parts.telemetry.gauge(signals.STATION_QUEUED, count, station=name)
+            self._parts.telemetry.gauge(signals.STATION_IN_FLIGHT, running[name], station=name)
+
+    # --- wiring -----------------------------------------------------------------------------------------
+
+    def _all(self) -> Iterator[Station[Any]]:
+        yield from self._lookups.values()
+        yield self._embed.station
+        yield from self._writes.values()
+        yield self.letters.station
+
+    def _start_all(self, station: Station[T], start: Callable[[Unit[T]], None], flush: bool) -> None:
+        while (unit := station.depart(self._caller.now(), flush=flush)) is not None:
+            start(unit)
+
+    def _add_look_up(self, queue: RowQueue) -> None:
+        mapping = queue.waiting[0].lane.mapping
+        assert mapping is not None
+        self._stations_of(mapping.collection)[0].add(queue, 1, self._caller.now())
+
+    def _add_write(self, work: Work) -> None:
+        mapping = work.lane.mapping
+        assert mapping is not None
+        station = self._stations_of(mapping.collection)[1]
+        station.add(work, work.weight_bytes(), self._caller.now())
+
+    def _stations_of(self, collection: str) -> tuple[Station[RowQueue], Station[Work]]:
+        if collection not in self._lookups:
+            policy = self._policy
+            look_up, write = self._store_limits(policy.lookup), self._store_limits(policy.write)
+            failures = policy.failures
+            self._lookups[collection] = self._station("lookup", look_up, policy.lookup_concurrency, failures)
+            self._writes[collection] = self._station("write", write, policy.write_concurrency, failures)
+        return self._lookups[collection], self._writes[collection]
+
+    def _station(
+        self, name: str, limits: BatchLimits, concurrency: int, failures: FailurePolicy
+    ) -> Station[Any]:
+        return Station(name, limits, concurrency, self._parts.random, failures)
+
+    def _embed_limits(self) -> BatchLimits:
+        limits, wanted = self._parts.embedder.limits, self._policy.embed
+        weights = [weight for weight in (wanted.weight, limits.max_tokens) if weight is not None]
+        return replace(wanted, items=min(wanted.items, limits.max_items), weight=min(weights, default=None))
+
+    def _store_limits(self, wanted: BatchLimits) -> BatchLimits:
+        return replace(wanted, items=min(wanted.items, self._parts.store.capabilities.max_batch_items))
+
+
+def _has_active_entry(queue: RowQueue) -> bool:
+    return any(entry.lane.active for entry in queue.waiting)

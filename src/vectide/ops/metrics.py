@@ -1,0 +1,147 @@
+"""Prometheus telemetry: every metric of :mod:`vectide.core.signals`, in a registry of its own."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from typing import Final, TypeVar
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client import Metric as Family
+from prometheus_client.registry import Collector
+
+from vectide.core import signals
+
+#: The label value that stands for all those beyond the bound.
+OTHER: Final = "other"
+_MAX_VALUE_CHARS: Final = 256
+
+T = TypeVar("T")
+
+
+class SignalError(ValueError):
+    """A metric was used against the catalogue: unknown name, wrong kind or wrong labels. A bug of ours."""
+
+
+class PrometheusTelemetry:
+    """Counts into a registry of its own; may be called from any thread.
+
+    Label values may be hostile (topic names, peers' error names): they are made valid, and a metric that has
+    ``max_series`` combinations counts every further one under the value ``other``. A gauge set to NaN is
+    removed, which is how the lag of a partition that went away disappears.
+    """
+
+    content_type: Final = CONTENT_TYPE_LATEST
+
+    def __init__(self, *, registry: CollectorRegistry | None = None, max_series: int = 1000) -> None:
+        self._registry = CollectorRegistry() if registry is None else registry
+        self._max_series = max_series
+        self._lock = threading.Lock()
+        self._series: dict[str, set[tuple[str, ...]]] = {name: set() for name in signals.CATALOGUE}
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for metric in signals.CATALOGUE.values():
+            self._register(metric)
+        ProcessCollector(registry=self._registry)
+
+    def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
+        """Add ``amount`` (not negative) to a counter."""
+        counter = _of_kind(self._counters, name, "counter")
+        values = self._values(name, labels)
+        (counter.labels(*values) if values else counter).inc(amount)
+
+    def gauge(self, name: str, value: float, /, **labels: str) -> None:
+        """Set a gauge; NaN removes the series of these labels."""
+        gauge = _of_kind(self._gauges, name, "gauge")
+        if math.isnan(value) and labels:
+            self._remove(gauge, name, labels)
+            return
+        values = self._values(name, labels)
+        (gauge.labels(*values) if values else gauge).set(value)
+
+    def observe(self, name: str, value: float, /, **labels: str) -> None:
+        """Record one observation in a histogram."""
+        histogram = _of_kind(self._histograms, name, "histogram")
+        values = self._values(name, labels)
+        (histogram.labels(*values) if values else histogram).observe(value)
+
+    def exposition(self) -> bytes:
+        """Everything in the Prometheus text format, UTF-8 (see ``content_type``)."""
+        return generate_latest(_WithoutCreated(self._registry))
+
+    def _register(self, metric: signals.Metric) -> None:
+        name, labels, registry = metric.name, metric.labels, self._registry
+        match metric.kind:
+            case "counter":
+                self._counters[name] = Counter(name, metric.help, labels, registry=registry)
+            case "gauge":
+                self._gauges[name] = Gauge(name, metric.help, labels, registry=registry)
+            case "histogram":
+                self._histograms[name] = Histogram(
+                    name, metric.help, labels, registry=registry, buckets=metric.buckets
+                )
+
+    def _values(self, name: str, labels: dict[str, str]) -> tuple[str, ...]:
+        values = _label_values(name, labels)
+        known = self._series[name]
+        if not values or values in known:
+            return values
+        with self._lock:
+            if len(known) < self._max_series:
+                known.add(values)
+                return values
+        self.count(signals.LABELS_FOLDED, metric=name)
+        return (OTHER,) * len(values)
+
+    def _remove(self, gauge: Gauge, name: str, labels: dict[str, str]) -> None:
+        values = _label_values(name, labels)
+        with self._lock:
+            if values in self._series[name]:
+                self._series[name].discard(values)
+                gauge.remove(*values)
+
+
+class _WithoutCreated(Collector):
+    """Leaves out the ``_created`` samples, which double the number of series and which nobody reads."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Family]:
+        for family in self._registry.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
+
+
+def _of_kind(metrics: dict[str, T], name: str, kind: str) -> T:
+    metric = metrics.get(name)
+    if metric is not None:
+        return metric
+    if name in signals.CATALOGUE:
+        raise SignalError(f"{name} is a {signals.CATALOGUE[name].kind}, not a {kind}")
+    raise SignalError(f"{name} is not in the catalogue of metrics")
+
+
+def _label_values(name: str, labels: dict[str, str]) -> tuple[str, ...]:
+    expected = signals.CATALOGUE[name].labels
+    if labels.keys() != set(expected):
+        raise SignalError(f"{name} takes the labels {list(expected)}, not {sorted(labels)}")
+    return tuple(_clean(labels[label]) for label in expected)
+
+
+def _clean(value: str) -> str:
+    """Valid UTF-8 of bounded length, without control characters."""
+    if value.isascii() and value.isprintable() and len(value) <= _MAX_VALUE_CHARS:
+        return value
+    text = value[:_MAX_VALUE_CHARS].encode("utf-8", "replace").decode()
+    return "".join(char if char.isprintable() else "?" for char in text)

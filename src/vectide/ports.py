@@ -1,0 +1,506 @@
+"""What the jobs need from the outside: small protocols, every call with a deadline.
+
+Adapters translate: our values to SDK calls, SDK errors to a :class:`~vectide.core.failures.Failure`. They
+own no retry, no back-off, no batching, no metrics: the driver does that once for all of them. Every method
+of an adapter may be called from several worker threads at the same time unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from vectide.core.failures import Failure
+from vectide.core.model import Change, Point, Record, Row, Stamp, Value
+
+#: One vector: shape ``(dimensions,)``, float32.
+Vector = npt.NDArray[np.float32]
+#: Several vectors: shape ``(count, dimensions)``, float32, C-contiguous.
+Matrix = npt.NDArray[np.float32]
+
+
+class AdapterError(Exception):
+    """The only exception that an adapter's calls may raise. Carries the failure as data."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(f"{failure.cause}: {failure.detail}" if failure.detail else failure.cause)
+        self.failure = failure
+
+
+class StartupRefused(Exception):
+    """A dependency was reached and refuses the configuration (credentials, dimension, missing topic).
+
+    The process exits with code 3. The message is one line that tells the user what to do next.
+    """
+
+
+class MissingExtra(Exception):
+    """A chosen adapter needs a package that is not installed. The message names the extra to install."""
+
+
+class SourceFatal(Exception):
+    """The source can never deliver again in this process: fenced, or its client failed for good.
+
+    The process exits with code 70, so that a new one can take its place.
+    """
+
+
+class Clock(Protocol):
+    """Time, given from outside so that a simulation can own it."""
+
+    def monotonic(self) -> float:
+        """Seconds that only grow."""
+        ...
+
+    def wall_ms(self) -> int:
+        """Milliseconds since the epoch."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """One point in time shared by the steps of one operation, instead of a time-out for each.
+
+    ``at_s`` is on the monotonic clock of ``clock``.
+    """
+
+    clock: Clock
+    at_s: float
+
+    @classmethod
+    def after(cls, clock: Clock, seconds: float) -> Deadline:
+        return cls(clock, clock.monotonic() + seconds)
+
+    def remaining_s(self, at_least: float = 0.001) -> float:
+        """Seconds left, never below ``at_least`` (SDKs take 0 for "no time-out")."""
+        return max(at_least, self.at_s - self.clock.monotonic())
+
+    @property
+    def passed(self) -> bool:
+        return self.clock.monotonic() >= self.at_s
+
+
+# --- codec ----------------------------------------------------------------------------------------------
+
+
+class Codec(Protocol):
+    """Turns what Kafka delivered into a change. Pure: no I/O, no waiting."""
+
+    def decode(self, record: Record) -> Change:
+        """The change that the record tells. Raises :class:`~vectide.core.model.DecodeError`, and nothing
+        else, when it can never be decoded."""
+        ...
+
+
+# --- embedder -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderLimits:
+    """What one call may carry. ``max_text_tokens`` None: the provider does not say."""
+
+    max_items: int
+    max_tokens: int | None = None
+    max_text_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The answer to one call: one vector per text, in the order of the texts.
+
+    ``tokens`` is what the provider billed, None when it does not say.
+    """
+
+    vectors: Matrix
+    tokens: int | None = None
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors.
+
+    :meth:`prepare` comes first and settles ``dimensions`` and ``space``.
+    """
+
+    def prepare(self, deadline: Deadline) -> None:
+        """Verify that the model can be used, and learn its dimension where it is not configured.
+
+        Raises :class:`StartupRefused` when credentials or the model are refused, or when the dimension is
+        not the configured one (naming both numbers); :class:`AdapterError` when the provider cannot be
+        reached or asks to wait. May be called again after a failure.
+        """
+        ...
+
+    @property
+    def space(self) -> str:
+        """Identity of the vectors, e.g. ``openai/text-embedding-3-small/1536/document``. Spaces never mix
+        in a collection (invariant 6)."""
+        ...
+
+    @property
+    def dimensions(self) -> int: ...
+
+    @property
+    def limits(self) -> EmbedderLimits: ...
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens that the text costs: exact where a tokenizer is at hand, else an upper estimate."""
+        ...
+
+    def embed(self, texts: Sequence[str], deadline: Deadline) -> Embeddings:
+        """Embed documents. ``texts`` is not empty, within the limits, each text non-blank valid Unicode.
+
+        The answer has been checked by :func:`vectide.embedders.checked` (invariant 9).
+        Raises only :class:`AdapterError`.
+        """
+        ...
+
+    def embed_query(self, text: str, deadline: Deadline) -> Vector:
+        """Embed a search query (the same as a document where the model makes no difference)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+# --- store ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a store can do, as data. The jobs branch on these, never on the kind of store."""
+
+    kind: str
+    max_batch_items: int
+    #: All writes of one call commit together or not at all.
+    atomic_calls: bool
+    #: A read sees every write that was confirmed before it.
+    read_your_writes: bool
+    #: A write that is older than what the point holds (same log) is refused, not applied.
+    conditional_writes: bool
+    nested_metadata: bool
+    null_metadata: bool
+    #: Integers beyond +- this are written as text.
+    max_integer: int = 2**53
+    #: NUL characters are legal inside strings.
+    nul_in_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSpec:
+    """What a collection must be. ``metric`` is ``cosine``, ``dot`` or ``l2``."""
+
+    name: str
+    dimensions: int
+    space: str
+    metric: str = "cosine"
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write the whole point: vector, metadata (replacing what was there), text, stamp, values.
+
+    Metadata names in ``keep`` keep their stored value (their source column was unavailable).
+    """
+
+    point: Point
+    vector: Vector
+    keep: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Give an existing chunk-0 point new metadata and a new stamp; vector and text stay.
+
+    ``metadata`` replaces all metadata, except the names in ``keep``, which keep their stored value.
+    ``values`` replaces the kept embed columns, None leaves them. The points ``also`` (the row's other
+    chunks) get the same metadata.
+    """
+
+    row: Row
+    metadata: Mapping[str, Value]
+    stamp: Stamp
+    keep: frozenset[str] = frozenset()
+    also: tuple[str, ...] = ()
+    values: Mapping[str, str | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Remove every point of the row. ``ids`` are the points known to exist (chunk 0 first)."""
+
+    row: Row
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Give an existing chunk-0 point a new stamp; everything else stays."""
+
+    row: Row
+    stamp: Stamp
+
+
+Write = Put | Patch | Remove | Mark
+
+
+class Effect(Enum):
+    """What became of one write."""
+
+    APPLIED = "applied"
+    #: A patch or mark met no point: the row must be written whole.
+    MISSING = "missing"
+    #: The store holds something newer; nothing was changed.
+    SUPERSEDED = "superseded"
+    #: The store refused this one write; ``failure`` says why.
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The effect of one write of a batch."""
+
+    effect: Effect
+    failure: Failure | None = None
+
+
+APPLIED = Outcome(Effect.APPLIED)
+MISSING = Outcome(Effect.MISSING)
+SUPERSEDED = Outcome(Effect.SUPERSEDED)
+
+
+class Store(Protocol):
+    """Holds the points of one or more collections."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def prepare(self, spec: CollectionSpec, deadline: Deadline) -> None:
+        """Create the collection, or verify that it is what ``spec`` says.
+
+        Raises :class:`StartupRefused` naming both numbers when dimension, metric or space differ, or when
+        credentials are refused; :class:`AdapterError` (transient) when the store cannot be reached.
+        """
+        ...
+
+    def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
+        """Apply the writes; at most one row appears once. Returns one outcome per write, in order.
+
+        Returns only when the store has made them durable and visible to :meth:`stamps`. Idempotent: the
+        same writes again end in the same state. Raises :class:`AdapterError` when the call as a whole
+        failed (it may or may not have been applied).
+        """
+        ...
+
+    def stamps(
+        self, collection: str, rows: Sequence[Row], deadline: Deadline, *, values: bool = False
+    ) -> Sequence[Stamp | None]:
+        """The stamp of each row's chunk 0, in order; None where the row has no points.
+
+        ``values`` asks for the kept embed columns too (``Stamp.values``).
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result; ``score`` grows with similarity (cosine: 1 is the same direction)."""
+
+    row: Row
+    chunk: int
+    score: float
+    text: str | None
+    metadata: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One point as a scan sees it; ``stamp`` is set on chunk 0, ``vector`` only when asked for."""
+
+    id: str
+    row: Row
+    chunk: int
+    text: str | None
+    text_hash: str
+    metadata: Mapping[str, Value]
+    stamp: Stamp | None
+    vector: Vector | None = None
+
+
+@runtime_checkable
+class Searchable(Protocol):
+    """A store that can answer queries."""
+
+    def search(
+        self, collection: str, vector: Vector, limit: int, deadline: Deadline, filters: Mapping[str, Value]
+    ) -> Sequence[Hit]:
+        """The ``limit`` most similar points whose metadata equals ``filters`` in every name given."""
+        ...
+
+
+@runtime_checkable
+class Scannable(Protocol):
+    """A store whose whole content can be read."""
+
+    def scan(
+        self, collection: str, cursor: str | None, limit: int, deadline: Deadline, *, vectors: bool = False
+    ) -> tuple[Sequence[Stored], str | None]:
+        """One page in id order, and the cursor of the next (None at the end). Start with None."""
+        ...
+
+
+# --- dead letters ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A record that can never succeed, and why. ``cause`` and ``stage`` are from closed sets."""
+
+    record: Record
+    cause: str
+    stage: str
+    detail: str = ""
+    table: str = ""
+    attempts: int = 1
+
+
+class DeadLetters(Protocol):
+    """The dead-letter topic."""
+
+    def send(self, letters: Sequence[Letter], deadline: Deadline) -> None:
+        """Returns only when the broker has confirmed every letter; raises :class:`AdapterError` else
+        (some may have been written: duplicates are allowed, loss is not)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+# --- source ---------------------------------------------------------------------------------------------
+
+Partition = tuple[str, int]
+
+
+class SourceListener(Protocol):
+    """Whom a source tells about the partitions it got and lost; called from inside :meth:`Source.poll`."""
+
+    def on_assigned(self, partitions: Mapping[Partition, str]) -> None:
+        """New partitions, each with the identity of its log (topic id, else topic name)."""
+        ...
+
+    def on_revoked(self, partitions: Sequence[Partition]) -> None:
+        """About to lose them: drain and commit now; on return they are gone."""
+        ...
+
+    def on_lost(self, partitions: Sequence[Partition]) -> None:
+        """Already gone to somebody else: forget, never commit."""
+        ...
+
+    def on_end(self, partition: Partition, offset: int) -> None:
+        """The partition was read up to ``offset`` (exclusive); holes before it hold nothing."""
+        ...
+
+
+class Source(Protocol):
+    """Where records come from. Owned by one thread; only that thread may call it."""
+
+    def start(self, listener: SourceListener) -> None:
+        """Subscribe. Partitions arrive through the listener during :meth:`poll`."""
+        ...
+
+    def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
+        """Records in order per partition; waits at most ``timeout_s`` for the first one.
+
+        Never returns a record of a partition that was revoked or lost during the call.
+        """
+        ...
+
+    def pause(self, partitions: Sequence[Partition]) -> None: ...
+
+    def resume(self, partitions: Sequence[Partition]) -> None: ...
+
+    def rewind(self, partition: Partition, offset: int | None) -> None:
+        """Read again from ``offset`` (None: from the committed offset, or the beginning)."""
+        ...
+
+    def commit(self, positions: Mapping[Partition, int], *, wait: bool) -> None:
+        """Commit next-to-read offsets of owned partitions. With ``wait`` it returns when the broker
+        answered and raises :class:`AdapterError` when it refused; without, failures are retried at the
+        next commit and counted."""
+        ...
+
+    def close(self, deadline: Deadline) -> None:
+        """Leave the group. Never raises; gives up at the deadline."""
+        ...
+
+
+@runtime_checkable
+class Watchable(Protocol):
+    """A source that can tell about its log. As with :class:`Source`, only the owning thread may ask."""
+
+    @property
+    def failures(self) -> Mapping[str, Failure]:
+        """Current troubles that an operator should know, by topic. What concerns no single topic stands
+        under ``(group)`` or ``(cluster)``. Empty when all is well."""
+        ...
+
+    def end_offsets(self) -> Mapping[Partition, int]:
+        """The end of each assigned partition's log as last heard, paused ones included. Never blocks: a
+        partition that the broker has not answered for yet is absent."""
+        ...
+
+
+# --- telemetry ------------------------------------------------------------------------------------------
+
+
+class Telemetry(Protocol):
+    """Where counts go. Names and labels are those of :mod:`vectide.core.signals`."""
+
+    def count(self, name: str, amount: float = 1, /, **labels: str) -> None: ...
+
+    def gauge(self, name: str, value: float, /, **labels: str) -> None: ...
+
+    def observe(self, name: str, value: float, /, **labels: str) -> None: ...
+
+
+class Log(Protocol):
+    """Structured log: an event name and fields; never row content (invariant 13)."""
+
+    def info(self, event: str, /, **fields: Any) -> None: ...
+
+    def warning(self, event: str, /, **fields: Any) -> None: ...
+
+    def error(self, event: str, /, **fields: Any) -> None: ...
+
+
+# --- executor -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A finished call: exactly one of ``result`` and ``error`` means something. ``done`` is to be called
+    with this completion by the thread that owns the state."""
+
+    done: Callable[[Completion], None]
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Executor(Protocol):
+    """Runs calls away from the thread that owns the state; values go in, values come out."""
+
+    def submit(self, pool: str, call: Callable[[], Any], done: Callable[[Completion], None]) -> None:
+        """Run ``call`` in ``pool``. Never blocks, never raises what the call raises."""
+        ...
+
+    def completed(self, wait_s: float) -> Sequence[Completion]:
+        """What has finished since last time; waits at most ``wait_s`` for the first one."""
+        ...
+
+    def close(self, deadline: Deadline) -> None:
+        """Take no more calls; give running ones until the deadline, then abandon them."""
+        ...

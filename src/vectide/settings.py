@@ -1,0 +1,347 @@
+"""Every setting, once: what it is called in the environment, what it means, and what it may be.
+
+Variables are ``VECTIDE_<SECTION>__<NAME>``; a secret may be given as ``<VARIABLE>_FILE`` instead, the path
+of a file that holds it. :func:`load` reads a given environment and reports every problem of it at once;
+nothing here looks at the process's own. No variable's value appears in a problem, since it might be a secret
+in the wrong place.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr, ValidationError
+
+from vectide.core.mapping import TableMapping
+from vectide.settings_sections import (
+    CodecSettings,
+    DlqSettings,
+    EmbedderSettings,
+    HttpSettings,
+    KafkaSettings,
+    LimitsSettings,
+    LogSettings,
+    Section,
+    StoreSettings,
+    Variable,
+    message_of,
+    topic_matches,
+    variables_of,
+)
+from vectide.settings_tables import Tables, TableSettings, parse_tables
+
+PREFIX: Final = "VECTIDE_"
+HIDDEN: Final = "***"
+
+_TABLES: Final = f"{PREFIX}TABLES"
+_TABLES_MEANING: Final = (
+    "The tables as YAML or JSON; usually given as VECTIDE_TABLES_FILE, the path of a file."
+)
+#: What Kubernetes puts into the environment of a pod for a Service called vectide or vectide-something.
+_KUBERNETES: Final = re.compile(
+    r"VECTIDE_(?!.*__)(PORT.*|SERVICE_.*|.+_SERVICE_(HOST|PORT|PORT_.+)|.+_PORT_\d+_(TCP|UDP|SCTP)(_.+)?)"
+)
+_KUBERNETES_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://")
+_POSTGRES_DSN: Final = re.compile(r"(?i)postgres(ql)?://|\w+\s*=")
+_DSN_PASSWORD: Final = re.compile(r"(?i)\bpassword\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S+))")
+#: Which librdkafka properties are hidden in logs too (a user name is not: it may be a common word).
+_SECRET_PROPERTY: Final = re.compile(r"(?i)(password|secret|token|jaas|pem$|oauthbearer\.config)")
+_MAX_FILE_BYTES: Final = 4 * 2**20
+
+
+class SettingsError(Exception):
+    """The configuration is wrong. ``problems`` has one line for each thing to mend, without any value."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = [" ".join(problem.split()) for problem in problems]
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration, valid. Printing it shows no secret."""
+
+    kafka: KafkaSettings
+    embedder: EmbedderSettings
+    store: StoreSettings
+    dlq: DlqSettings
+    http: HttpSettings
+    limits: LimitsSettings
+    log: LogSettings
+    codec: CodecSettings
+    tables: Mapping[str, TableSettings]
+    mappings: tuple[TableMapping, ...]
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """What to subscribe to: names, and regular expressions that start with ``^``."""
+        named = self.kafka.topics or tuple(table.source for table in self.tables.values())
+        return tuple(dict.fromkeys(named))
+
+    def mapping_of(self, topic: str) -> TableMapping | None:
+        """The table that is filled from ``topic``; an exact name goes before a regular expression."""
+        found = [mapping for mapping in self.mappings if mapping.matches(topic)]
+        return min(found, key=lambda mapping: mapping.source != topic, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class VariableDoc:
+    """One environment variable, described. ``default`` is None where there is none."""
+
+    name: str
+    type: str
+    default: str | None
+    required: bool
+    secret: bool
+    meaning: str
+
+
+_SECTIONS: Final[Mapping[str, type[Section]]] = {
+    "kafka": KafkaSettings,
+    "embedder": EmbedderSettings,
+    "store": StoreSettings,
+    "dlq": DlqSettings,
+    "http": HttpSettings,
+    "limits": LimitsSettings,
+    "log": LogSettings,
+    "codec": CodecSettings,
+}
+_VARIABLES: Final = tuple(
+    variable for name, section in _SECTIONS.items() for variable in variables_of(PREFIX, name, section)
+)
+_KNOWN: Final = frozenset(
+    {_TABLES, f"{_TABLES}_FILE"}
+    | {variable.name for variable in _VARIABLES}
+    | {f"{variable.name}_FILE" for variable in _VARIABLES if variable.secret}
+)
+
+_Values = dict[str, dict[str, Any]]
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read the configuration out of ``environ`` (and the files that it names).
+
+    Raises :class:`SettingsError` with every problem, not just the first.
+    """
+    problems: list[str] = []
+    values: _Values = {name: {} for name in _SECTIONS}
+    for variable in _VARIABLES:
+        _read(variable, environ, values, problems)
+    tables = _read_tables(environ, problems)
+    problems += _unknown(environ)
+    problems += _contradictions(values, tables)
+    if problems:
+        raise SettingsError(problems)
+    sections: dict[str, Any] = {name: model(**values[name]) for name, model in _SECTIONS.items()}
+    return Settings(**sections, tables=tables.settings, mappings=tables.mappings)
+
+
+def effective(settings: Settings) -> dict[str, Any]:
+    """What is in force, as plain nested data, secrets shown as ``***``."""
+    shown: dict[str, Any] = {
+        name: _shown(getattr(settings, name).model_dump(mode="python")) for name in _SECTIONS
+    }
+    shown["kafka"]["topics"] = list(settings.topics)
+    shown["tables"] = {
+        name: {"collection": name} | table.model_dump(mode="json", exclude_none=True)
+        for name, table in settings.tables.items()
+    }
+    return shown
+
+
+def describe() -> list[VariableDoc]:
+    """Every variable with its default and meaning, in the order of the sections."""
+    documented = [
+        VariableDoc(v.name, v.type_name, v.default, v.required, v.secret, v.meaning) for v in _VARIABLES
+    ]
+    return [*documented, VariableDoc(_TABLES, "YAML or JSON", None, True, False, _TABLES_MEANING)]
+
+
+def secret_values(settings: Settings) -> frozenset[str]:
+    """Every secret text of the configuration, for logs to hide wherever it turns up."""
+    found: set[str] = set()
+    for name in _SECTIONS:
+        found.update(_secrets_in(getattr(settings, name).model_dump(mode="python")))
+    return frozenset(found)
+
+
+# --- reading --------------------------------------------------------------------------------------------
+
+
+def _read(variable: Variable, environ: Mapping[str, str], values: _Values, problems: list[str]) -> None:
+    before = len(problems)
+    raw = _given(variable.name, environ, problems, from_file=variable.secret)
+    if raw is None:
+        if variable.required and len(problems) == before:
+            problems.append(f"{variable.name}: required: {variable.meaning}")
+        return
+    try:
+        values[variable.section][variable.field] = variable.adapter.validate_python(raw.strip())
+    except ValidationError as error:
+        problems += [
+            f"{variable.name}: {message_of(found)}{_or(raw, variable)}"
+            for found in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+
+
+def _given(name: str, environ: Mapping[str, str], problems: list[str], *, from_file: bool) -> str | None:
+    """The variable's text, its file's text, or None. Blank is the same as not given."""
+    value = environ.get(name, "")
+    path = environ.get(f"{name}_FILE", "").strip() if from_file else ""
+    if value.strip() and path:
+        problems.append(f"{name}: given twice, also as {name}_FILE: keep one of them")
+        return None
+    if path:
+        return _read_file(f"{name}_FILE", path, problems)
+    return value if value.strip() else None
+
+
+def _read_file(name: str, path: str, problems: list[str]) -> str | None:
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        problems.append(f"{name}: the file cannot be read: {error.strerror or type(error).__name__}")
+        return None
+    except ValueError:
+        problems.append(f"{name}: the file is not UTF-8 text")
+        return None
+    if len(content) > _MAX_FILE_BYTES:
+        problems.append(f"{name}: the file is larger than {_MAX_FILE_BYTES // 2**20} MiB")
+        return None
+    if not text.strip():
+        problems.append(f"{name}: the file is empty")
+        return None
+    return text
+
+
+def _read_tables(environ: Mapping[str, str], problems: list[str]) -> Tables:
+    before = len(problems)
+    text = _given(_TABLES, environ, problems, from_file=True)
+    if text is None:
+        if len(problems) == before:
+            problems.append(f"{_TABLES}_FILE: required (or {_TABLES}): {_TABLES_MEANING}")
+        return Tables()
+    tables = parse_tables(text)
+    problems += tables.problems
+    return tables
+
+
+def _or(raw: str, variable: Variable) -> str:
+    close = difflib.get_close_matches(raw.strip().lower(), variable.choices, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name in _KNOWN or _from_kubernetes(name, environ[name]):
+            continue
+        close = difflib.get_close_matches(name.upper(), _KNOWN, n=1, cutoff=0.7)
+        yield f"{name}: unknown variable" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _from_kubernetes(name: str, value: str) -> bool:
+    if _KUBERNETES.fullmatch(name):
+        return True
+    return name.endswith("_PORT") and _KUBERNETES_ADDRESS.match(value) is not None
+
+
+# --- what does not fit together -------------------------------------------------------------------------
+
+
+def _contradictions(values: _Values, tables: Tables) -> Iterator[str]:
+    yield from _embedder_contradictions(values["embedder"])
+    yield from _store_contradictions(values["store"])
+    topics: tuple[str, ...] = values["kafka"].get("topics", ())
+    yield from _topic_contradictions(topics, tables)
+    yield from _loops(values["dlq"].get("topic", DlqSettings().topic), topics, tables)
+
+
+def _embedder_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
+    if given.get("kind") != "openai":
+        return
+    if not given.get("model"):
+        yield f"{PREFIX}EMBEDDER__MODEL: required with the openai embedder, e.g. text-embedding-3-small"
+    if not given.get("api_key") and not given.get("base_url"):
+        yield (
+            f"{PREFIX}EMBEDDER__API_KEY: required with the openai embedder, unless "
+            f"{PREFIX}EMBEDDER__BASE_URL names a server that needs none"
+        )
+
+
+def _store_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
+    if given.get("dsn") and given.get("url"):
+        yield f"{PREFIX}STORE__DSN: given twice, also as {PREFIX}STORE__URL: keep one of them"
+    if given.get("kind") != "pgvector":
+        return
+    address = given.get("dsn") or given.get("url")
+    if address is None:
+        yield f"{PREFIX}STORE__DSN: required with the pgvector store, e.g. postgresql://user@host/database"
+    elif not _POSTGRES_DSN.match(address.get_secret_value()):
+        name = "DSN" if given.get("dsn") else "URL"
+        yield f"{PREFIX}STORE__{name}: must start with postgresql:// or be a list of key=value"
+
+
+def _topic_contradictions(topics: tuple[str, ...], tables: Tables) -> Iterator[str]:
+    if not topics:
+        return
+    for name, source in tables.sources.items():
+        if source.startswith("^") or any(topic_matches(topic, source) for topic in topics):
+            continue
+        yield f"tables.{name}.source: {PREFIX}KAFKA__TOPICS does not take in this topic"
+
+
+def _loops(dlq: str, topics: tuple[str, ...], tables: Tables) -> Iterator[str]:
+    """A dead-letter topic that is consumed feeds itself for ever."""
+    if any(topic_matches(topic, dlq) for topic in topics):
+        yield f"{PREFIX}DLQ__TOPIC: is taken in by {PREFIX}KAFKA__TOPICS, which would be an endless loop"
+    for name, source in tables.sources.items():
+        if topic_matches(source, dlq):
+            yield f"{PREFIX}DLQ__TOPIC: is the source of table {name}, which would be an endless loop"
+
+
+# --- showing --------------------------------------------------------------------------------------------
+
+
+def _shown(value: Any) -> Any:
+    match value:
+        case SecretStr():
+            return HIDDEN
+        case Mapping():
+            return {name: _shown(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_shown(item) for item in value]
+        case _:
+            return value
+
+
+def _secrets_in(value: Any, name: str = "") -> Iterator[str]:
+    match value:
+        case SecretStr():
+            secret = value.get_secret_value()
+            if "." not in name or _SECRET_PROPERTY.search(name):
+                yield secret
+            yield from _passwords_in(secret)
+        case Mapping():
+            for inner, item in value.items():
+                yield from _secrets_in(item, inner)
+
+
+def _passwords_in(address: str) -> Iterator[str]:
+    """The password inside a URL or a key=value DSN, as written and decoded."""
+    for quoted, plain in _DSN_PASSWORD.findall(address):
+        yield quoted or plain
+    try:
+        password = urlsplit(address).password
+    except ValueError:
+        return
+    if password:
+        yield password
+        yield unquote(password)

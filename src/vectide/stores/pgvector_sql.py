@@ -1,0 +1,210 @@
+"""The tables of the pgvector store and the statements on them.
+
+One table per collection, as a person would have designed it, and ``vectide_collections``, which remembers
+what each collection is made for. Two things about the tables are not obvious:
+
+- No index covers a column that a metadata patch touches, and pages keep free space (fillfactor), so that a
+  patch is a heap-only update: any such index would re-insert the vector into its graph, fifty times slower.
+- ``row_id`` finds the points of a row. It is the id of the row's chunk 0, thus derived from table and key,
+  and unlike them it is short: a B-tree refuses keys beyond 2,700 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, LiteralString
+
+from psycopg import sql
+from psycopg.sql import SQL, Composed, Identifier
+
+REGISTRY: Final = "vectide_collections"
+
+#: pgvector's limits: dimensions that a column can have, and that an HNSW index on it can have.
+MAX_DIMENSIONS: Final = 16_000
+MAX_INDEXED_VECTOR: Final = 2_000
+MAX_INDEXED_HALFVEC: Final = 4_000
+
+FILLFACTOR: Final = 70
+
+_OPERATORS: Final = {"cosine": "<=>", "dot": "<#>", "l2": "<->"}
+_OPERATOR_CLASSES: Final = {"cosine": "cosine_ops", "dot": "ip_ops", "l2": "l2_ops"}
+
+METRICS: Final = tuple(_OPERATORS)
+
+#: Serialises the creation of tables between replicas; any number that nobody else uses.
+LOCK_TABLES: Final = SQL("SELECT pg_advisory_xact_lock(8315161870465860967)")
+
+TIMEOUTS: Final = SQL(
+    "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)"
+)
+
+EXTENSION: Final = SQL(
+    "SELECT e.extversion, n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+    " WHERE e.extname = 'vector'"
+)
+
+#: Type and declared dimensions of a table's vector column; no row when the table is not there.
+COLUMN: Final = SQL(
+    "SELECT t.typname, a.atttypmod FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'embedding' AND NOT a.attisdropped"
+    " LEFT JOIN pg_type t ON t.oid = a.atttypid WHERE n.nspname = %s AND c.relname = %s"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a collection's table is: ``column`` is ``vector`` or ``halfvec``."""
+
+    name: str
+    column: str
+    dimensions: int
+    metric: str
+
+
+def column_for(dimensions: int, *, indexed: bool) -> str | None:
+    """The vector type for that many dimensions; None when there is none. Beyond 2,000 dimensions an index
+    needs ``halfvec``, which keeps 16 bits of each number."""
+    if not indexed:
+        return "vector" if dimensions <= MAX_DIMENSIONS else None
+    if dimensions <= MAX_INDEXED_VECTOR:
+        return "vector"
+    return "halfvec" if dimensions <= MAX_INDEXED_HALFVEC else None
+
+
+# --- tables ---------------------------------------------------------------------------------------------
+
+
+def create_schema(schema: str) -> Composed:
+    return SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(schema))
+
+
+def create_registry(schema: str) -> Composed:
+    return SQL(
+        "CREATE TABLE IF NOT EXISTS {} (name text PRIMARY KEY, dimensions integer NOT NULL,"
+        " metric text NOT NULL, space text NOT NULL, created_at timestamptz NOT NULL DEFAULT now())"
+    ).format(Identifier(schema, REGISTRY))
+
+
+def registered(schema: str) -> Composed:
+    return SQL("SELECT dimensions, metric, space FROM {} WHERE name = %s").format(
+        Identifier(schema, REGISTRY)
+    )
+
+
+def register(schema: str) -> Composed:
+    return SQL("INSERT INTO {} (name, dimensions, metric, space) VALUES (%s, %s, %s, %s)").format(
+        Identifier(schema, REGISTRY)
+    )
+
+
+def create_table(schema: str, vector_schema: str, shape: Shape, *, index: bool) -> list[Composed]:
+    """The statements that make the table of a collection, with its indexes."""
+    table = Identifier(schema, shape.name)
+    statements = [
+        SQL(
+            "CREATE TABLE {table} (id uuid PRIMARY KEY, row_id uuid NOT NULL, source_table text NOT NULL,"
+            " row_key text NOT NULL, chunk integer NOT NULL, text text, text_hash text NOT NULL,"
+            " metadata jsonb NOT NULL, embedding {type}({dimensions}) NOT NULL, stamp jsonb,"
+            " kept_columns jsonb) WITH (fillfactor = {fillfactor})"
+        ).format(
+            table=table,
+            type=Identifier(vector_schema, shape.column),
+            dimensions=sql.Literal(shape.dimensions),
+            fillfactor=sql.Literal(FILLFACTOR),
+        ),
+        SQL("CREATE INDEX ON {} (row_id)").format(table),
+    ]
+    if index:
+        operator_class = f"{shape.column}_{_OPERATOR_CLASSES[shape.metric]}"
+        statements.append(
+            SQL("CREATE INDEX ON {} USING hnsw (embedding {})").format(
+                table, Identifier(vector_schema, operator_class)
+            )
+        )
+    return statements
+
+
+# --- points ---------------------------------------------------------------------------------------------
+
+#: Whether what the point ``p`` holds is newer than the stamp that shall replace it: the same partition of
+#: the same log, and a higher offset. NULL where either has no stamp.
+_NEWER: Final = (
+    "p.stamp -> 'position' -> 0 = {new} -> 'position' -> 0"
+    " AND p.stamp -> 'position' -> 1 = {new} -> 'position' -> 1"
+    " AND p.stamp -> 'position' -> 2 > {new} -> 'position' -> 2"
+)
+
+#: What the point ``p`` holds under the names to keep.
+_KEPT: Final = (
+    "CASE WHEN cardinality(%(keep)s::text[]) = 0 THEN '{{}}'::jsonb ELSE coalesce((SELECT"
+    " jsonb_object_agg(k, v) FROM jsonb_each(p.metadata) AS e(k, v) WHERE k = ANY(%(keep)s)), '{{}}') END"
+)
+
+
+_SCAN: Final = (
+    "SELECT id::text, source_table, row_key, chunk, text, text_hash, metadata, stamp, {embedding}"
+    " FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(limit)s"
+)
+
+
+class Statements:
+    """The statements on one collection, built once. Parameters are named after the columns."""
+
+    def __init__(self, schema: str, vector_schema: str, shape: Shape) -> None:
+        table = Identifier(schema, shape.name)
+        self.shape = shape
+        #: Answers a row when it was applied, none when the point holds something newer.
+        self.put = SQL(
+            "INSERT INTO {table} AS p (id, row_id, source_table, row_key, chunk, text, text_hash, metadata,"
+            " embedding, stamp, kept_columns) VALUES (%(id)s, %(row_id)s, %(source_table)s, %(row_key)s,"
+            " %(chunk)s, %(text)s, %(text_hash)s, %(metadata)s, %(embedding)s, %(stamp)s, %(kept_columns)s)"
+            " ON CONFLICT (id) DO UPDATE SET chunk = excluded.chunk, text = excluded.text,"
+            " text_hash = excluded.text_hash, metadata = excluded.metadata || {kept},"
+            " embedding = excluded.embedding, stamp = excluded.stamp, kept_columns = excluded.kept_columns"
+            " WHERE ({newer}) IS NOT TRUE RETURNING true"
+        ).format(table=table, kept=SQL(_KEPT).format(), newer=_newer("excluded.stamp"))
+        #: Answers no row when there is no such point, else whether it holds something newer (not applied).
+        self.patch = SQL(
+            "WITH head AS (SELECT p.id, ({newer}) IS TRUE AS newer FROM {table} AS p WHERE p.id = %(id)s"
+            " FOR UPDATE), patched AS (UPDATE {table} AS p SET metadata = %(metadata)s::jsonb || {kept},"
+            " stamp = CASE WHEN p.id = head.id THEN %(stamp)s::jsonb ELSE p.stamp END,"
+            " kept_columns = CASE WHEN p.id = head.id THEN coalesce(%(kept_columns)s::jsonb, p.kept_columns)"
+            " ELSE p.kept_columns END"
+            " FROM head WHERE NOT head.newer AND p.row_id = head.id AND p.id = ANY(%(ids)s::uuid[]))"
+            " SELECT newer FROM head"
+        ).format(table=table, kept=SQL(_KEPT).format(), newer=_newer("%(stamp)s::jsonb"))
+        #: Answers as ``patch`` does.
+        self.mark = SQL(
+            "WITH head AS (SELECT p.id, ({newer}) IS TRUE AS newer FROM {table} AS p WHERE p.id = %(id)s"
+            " FOR UPDATE), marked AS (UPDATE {table} AS p SET stamp = %(stamp)s::jsonb"
+            " FROM head WHERE NOT head.newer AND p.id = head.id) SELECT newer FROM head"
+        ).format(table=table, newer=_newer("%(stamp)s::jsonb"))
+        self.remove = SQL("DELETE FROM {} WHERE row_id = %(row_id)s").format(table)
+        self.stamps = SQL("SELECT id::text, stamp, NULL FROM {} WHERE id = ANY(%s::uuid[])").format(table)
+        self.stamps_and_values = SQL(
+            "SELECT id::text, stamp, kept_columns FROM {} WHERE id = ANY(%s::uuid[])"
+        ).format(table)
+        self.count = SQL("SELECT count(*) FROM {}").format(table)
+        self.scan = SQL(_SCAN).format(table=table, embedding=SQL("NULL"))
+        self.scan_vectors = SQL(_SCAN).format(table=table, embedding=Identifier("embedding"))
+        self._table = table
+        self._distance = SQL("embedding OPERATOR({}.{}) %(vector)s").format(
+            Identifier(vector_schema), SQL(_OPERATORS[shape.metric])
+        )
+
+    def search(self, compound: Sequence[str] = ()) -> Composed:
+        """Nearest points first. ``filters`` must be contained in the metadata; the names in ``compound``
+        (lists and objects, whose parts would do for containment) are compared as a whole too."""
+        equal = [
+            SQL(" AND metadata -> {name} = %(filters)s::jsonb -> {name}").format(name=sql.Literal(name))
+            for name in compound
+        ]
+        return SQL(
+            "SELECT source_table, row_key, chunk, {distance}, text, metadata FROM {table}"
+            " WHERE metadata @> %(filters)s::jsonb{equal} ORDER BY {distance} LIMIT %(limit)s"
+        ).format(table=self._table, distance=self._distance, equal=SQL("").join(equal))
+
+
+def _newer(stamp: LiteralString) -> Composed:
+    return SQL(_NEWER).format(new=SQL(stamp))

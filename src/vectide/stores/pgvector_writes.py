@@ -1,0 +1,175 @@
+"""The writes of one call of the pgvector store: encoded for the server, applied, each with its outcome."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from pgvector import HalfVector
+from pgvector import Vector as FullVector
+from psycopg import Cursor
+from psycopg.rows import TupleRow
+from psycopg.sql import Composed
+
+from vectide.core.failures import Failure, Kind
+from vectide.core.model import Row, Stamp, Value
+from vectide.ports import (
+    APPLIED,
+    MISSING,
+    SUPERSEDED,
+    AdapterError,
+    Mark,
+    Outcome,
+    Patch,
+    Put,
+    Remove,
+    Vector,
+    Write,
+)
+from vectide.stores.pgvector_connections import Link
+from vectide.stores.pgvector_sql import Shape, Statements
+
+
+class Batch:
+    """The writes of one call. Raises :class:`AdapterError` (refused) for what no server could take."""
+
+    def __init__(self, writes: Sequence[Write], shape: Shape) -> None:
+        self._writes = writes
+        with refusing_the_unencodable():
+            self._parameters = [_parameters(write, shape) for write in writes]
+        self.outcomes: list[Outcome] = [APPLIED] * len(writes)
+
+    def apply(self, link: Link, statements: Statements) -> None:
+        """Send everything, in the open transaction of ``link``; afterwards ``outcomes`` is complete."""
+        self._run(link, statements.remove, self._which(Remove))
+        puts = self._which(Put)
+        heads = [i for i in puts if self._parameters[i]["stamp"] is not None]
+        for i, answer in self._answers(link, statements.put, heads):
+            if answer is None:
+                self.outcomes[i] = SUPERSEDED
+        superseded = {self._parameters[i]["row_id"] for i in heads if self.outcomes[i] is SUPERSEDED}
+        chunks = []
+        for i in set(puts) - set(heads):
+            if self._parameters[i]["row_id"] in superseded:
+                self.outcomes[i] = SUPERSEDED
+            else:
+                chunks.append(i)
+        self._run(link, statements.put, chunks)
+        self._change(link, statements.patch, self._which(Patch))
+        self._change(link, statements.mark, self._which(Mark))
+
+    def _change(self, link: Link, query: Composed, which: Iterable[int]) -> None:
+        for i, answer in self._answers(link, query, which):
+            if answer is None:
+                self.outcomes[i] = MISSING
+            elif answer[0]:
+                self.outcomes[i] = SUPERSEDED
+
+    def _which(self, kind: type[Write]) -> list[int]:
+        return [i for i, write in enumerate(self._writes) if isinstance(write, kind)]
+
+    def _in_id_order(self, which: Iterable[int]) -> list[int]:
+        """Always the same order of locking, so that two writers of the same rows do not deadlock."""
+        return sorted(which, key=lambda i: str(self._parameters[i]["id"]))
+
+    def _run(self, link: Link, query: Composed, which: Iterable[int]) -> None:
+        ordered = self._in_id_order(which)
+        if ordered:
+            link.cursor().executemany(query, [self._parameters[i] for i in ordered])
+
+    def _answers(
+        self, link: Link, query: Composed, which: Iterable[int]
+    ) -> Iterable[tuple[int, TupleRow | None]]:
+        ordered = self._in_id_order(which)
+        if not ordered:
+            return []
+        cursor: Cursor[TupleRow] = link.cursor()
+        cursor.executemany(query, [self._parameters[i] for i in ordered], returning=True)
+        return zip(ordered, [result.fetchone() for result in cursor.results()], strict=True)
+
+
+@contextmanager
+def refusing_the_unencodable() -> Iterator[None]:
+    """What cannot be said in JSON, UTF-8 or the vector's format is refused, without its content."""
+    try:
+        yield
+    except (ValueError, TypeError, RecursionError) as error:
+        detail = f"{type(error).__name__} while encoding"
+        raise AdapterError(Failure(Kind.REFUSED, "data", detail)) from None
+
+
+def encoded_vector(vector: Vector, shape: Shape) -> FullVector | HalfVector:
+    """The vector in the type of the column; numbers beyond 16 bits become infinite, which is refused.
+
+    Raises :class:`AdapterError` (refused) for a vector that does not fit or is not finite: the server would
+    not look at it while the table is empty."""
+    if vector.shape != (shape.dimensions,):
+        detail = f"a vector of shape {vector.shape} where ({shape.dimensions},) is needed"
+        raise AdapterError(Failure(Kind.REFUSED, "data", detail))
+    if not np.isfinite(vector).all():
+        raise AdapterError(Failure(Kind.REFUSED, "data", "a vector that is not finite"))
+    if shape.column == "vector":
+        return FullVector(vector)
+    with np.errstate(over="ignore"):
+        return HalfVector(vector)
+
+
+def encoded_json(value: Mapping[str, Value]) -> str:
+    """JSON text for jsonb. Raises ValueError or TypeError for what JSON or UTF-8 cannot say."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text.encode()
+    return text
+
+
+def _parameters(write: Write, shape: Shape) -> dict[str, Any]:
+    match write:
+        case Put():
+            return _put(write, shape)
+        case Patch():
+            return {
+                "id": write.row.head_id,
+                "ids": [write.row.head_id, *write.also],
+                "stamp": _stamp(write.row, write.stamp),
+                "kept_columns": _optional_json(write.values),
+                **_metadata(write.metadata, write.keep),
+            }
+        case Mark():
+            return {"id": write.row.head_id, "stamp": _stamp(write.row, write.stamp)}
+        case Remove():
+            return {"id": write.row.head_id, "row_id": write.row.head_id}
+
+
+def _put(write: Put, shape: Shape) -> dict[str, Any]:
+    point = write.point
+    if point.text is not None:
+        point.text.encode()
+    return {
+        "id": point.id,
+        "row_id": point.row.head_id,
+        "source_table": point.row.table,
+        "row_key": point.row.key,
+        "chunk": point.chunk,
+        "text": point.text,
+        "text_hash": point.text_hash,
+        "embedding": encoded_vector(write.vector, shape),
+        "stamp": None if point.stamp is None else _stamp(point.row, point.stamp),
+        "kept_columns": _optional_json(point.values),
+        **_metadata(point.metadata, write.keep),
+    }
+
+
+def _metadata(metadata: Mapping[str, Value], keep: frozenset[str]) -> dict[str, Any]:
+    """New metadata without the kept names: those have their stored value or none."""
+    new = {name: value for name, value in metadata.items() if name not in keep}
+    return {"metadata": encoded_json(new), "keep": sorted(keep)}
+
+
+def _stamp(row: Row, stamp: Stamp) -> str:
+    return encoded_json(stamp.to_payload(row))
+
+
+def _optional_json(value: Mapping[str, Value] | None) -> str | None:
+    return None if value is None else encoded_json(value)

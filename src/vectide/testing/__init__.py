@@ -1,0 +1,1 @@
+"""Fakes that honour the contracts, and the embedded parts that the demo and the tests run on."""

@@ -1,0 +1,281 @@
+"""A store in memory that keeps every promise of :mod:`vectide.ports`: the reference for the real ones.
+
+Exact, deterministic and synchronous: no threads, no time, no chance, so that a simulation can own it. It
+injects no faults; wrap it for that. What it holds survives :meth:`MemoryStore.close`, as a server would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from vectide.core.failures import Failure, Kind
+from vectide.core.model import Order, Row, Stamp, Value
+from vectide.ports import (
+    APPLIED,
+    MISSING,
+    SUPERSEDED,
+    AdapterError,
+    Capabilities,
+    CollectionSpec,
+    Deadline,
+    Hit,
+    Mark,
+    Outcome,
+    Patch,
+    Put,
+    Remove,
+    StartupRefused,
+    Stored,
+    Vector,
+    Write,
+)
+
+CAPABILITIES: Final = Capabilities(
+    kind="memory",
+    max_batch_items=500,
+    atomic_calls=True,
+    read_your_writes=True,
+    conditional_writes=True,
+    nested_metadata=True,
+    null_metadata=True,
+    max_integer=10**1000,
+    nul_in_text=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """One point with everything that was written of it."""
+
+    point: Stored
+    vector: Vector
+    values: Mapping[str, str | None] | None
+
+
+@dataclass(slots=True)
+class _Collection:
+    spec: CollectionSpec
+    #: The points of each row by id: no search through the others, and writers of different rows are apart.
+    rows: dict[Row, dict[str, _Held]] = field(default_factory=dict)
+
+    def head(self, row: Row) -> _Held | None:
+        return self.rows.get(row, {}).get(row.head_id)
+
+    def in_id_order(self) -> list[_Held]:
+        held = (one for points in list(self.rows.values()) for one in list(points.values()))
+        return sorted(held, key=lambda one: one.point.id)
+
+
+class MemoryStore:
+    """A :class:`~vectide.ports.Store`, searchable and scannable, of the capabilities given.
+
+    ``conditional_writes`` False makes it apply whatever comes last; the other capabilities are claims only.
+    """
+
+    def __init__(self, capabilities: Capabilities = CAPABILITIES) -> None:
+        self._capabilities = capabilities
+        self._collections: dict[str, _Collection] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    def prepare(self, spec: CollectionSpec, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Store.prepare`."""
+        if not spec.name:
+            raise StartupRefused("a collection cannot be named '': choose another name")
+        has = self._collections.setdefault(spec.name, _Collection(spec)).spec
+        for what, held, wanted in (
+            ("dimensions", has.dimensions, spec.dimensions),
+            ("metric", has.metric, spec.metric),
+            ("space", has.space, spec.space),
+        ):
+            if held != wanted:
+                raise StartupRefused(
+                    f"collection {spec.name!r} has {what} {held}, but {wanted} is configured: "
+                    "configure what it has, or use another collection"
+                )
+
+    def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
+        """As :meth:`vectide.ports.Store.write`. A chunk without a stamp shares the fate of its row's chunk 0
+        in the same call."""
+        held = self._collection(collection)
+        for write in writes:
+            if isinstance(write, Put):
+                _check_vector(write.vector, held.spec.dimensions)
+        outcomes: list[Outcome] = [APPLIED] * len(writes)
+        superseded: set[Row] = set()
+        for i in sorted(range(len(writes)), key=lambda i: _phase(writes[i])):
+            outcomes[i] = self._apply(held, writes[i], superseded)
+        return outcomes
+
+    def stamps(
+        self, collection: str, rows: Sequence[Row], deadline: Deadline, *, values: bool = False
+    ) -> Sequence[Stamp | None]:
+        """As :meth:`vectide.ports.Store.stamps`."""
+        heads = [self._collection(collection).head(row) for row in rows]
+        return [
+            replace(head.point.stamp, values=head.values if values else None)
+            if head is not None and head.point.stamp is not None
+            else None
+            for head in heads
+        ]
+
+    def search(
+        self, collection: str, vector: Vector, limit: int, deadline: Deadline, filters: Mapping[str, Value]
+    ) -> Sequence[Hit]:
+        """As :meth:`vectide.ports.Searchable.search`: exact."""
+        held = self._collection(collection)
+        _check_vector(vector, held.spec.dimensions)
+        scored = [
+            (_score(held.spec.metric, one.vector, vector), one.point)
+            for one in held.in_id_order()
+            if all(name in one.point.metadata for name in filters)
+            and all(_same(one.point.metadata[name], value) for name, value in filters.items())
+        ]
+        scored.sort(key=lambda pair: -pair[0])
+        return [
+            Hit(point.row, point.chunk, score, point.text, point.metadata) for score, point in scored[:limit]
+        ]
+
+    def scan(
+        self, collection: str, cursor: str | None, limit: int, deadline: Deadline, *, vectors: bool = False
+    ) -> tuple[Sequence[Stored], str | None]:
+        """As :meth:`vectide.ports.Scannable.scan`; the cursor is the last id."""
+        after = [
+            one
+            for one in self._collection(collection).in_id_order()
+            if cursor is None or one.point.id > cursor
+        ]
+        page = [replace(one.point, vector=one.vector if vectors else None) for one in after[:limit]]
+        return page, page[-1].id if len(after) > limit else None
+
+    def count(self, collection: str, deadline: Deadline) -> int:
+        """The number of points in the collection."""
+        return len(self._collection(collection).in_id_order())
+
+    def close(self) -> None:
+        """Nothing to close; the content stays."""
+
+    # --- one write ---
+
+    def _collection(self, name: str) -> _Collection:
+        found = self._collections.get(name)
+        if found is None:
+            detail = f"there is no collection {name!r}"
+            raise AdapterError(Failure(Kind.OPERATOR, "collection_missing", detail))
+        return found
+
+    def _apply(self, held: _Collection, write: Write, superseded: set[Row]) -> Outcome:
+        match write:
+            case Remove(row, _):
+                held.rows.pop(row, None)
+                return APPLIED
+            case Put(point, _, _):
+                newer = point.stamp is not None and self._holds_newer(held, point.row, point.stamp)
+                if newer or point.row in superseded:
+                    superseded.add(point.row)
+                    return SUPERSEDED
+                _put(held, write)
+                return APPLIED
+            case Patch(row, _, stamp) | Mark(row, stamp):
+                head = held.head(row)
+                if head is None:
+                    return MISSING
+                if self._holds_newer(held, row, stamp):
+                    return SUPERSEDED
+                _change(held.rows[row], write)
+                return APPLIED
+
+    def _holds_newer(self, held: _Collection, row: Row, stamp: Stamp) -> bool:
+        head = held.head(row)
+        if not self._capabilities.conditional_writes or head is None or head.point.stamp is None:
+            return False
+        return stamp.position.relation_to(head.point.stamp.position) is Order.OLDER
+
+
+def _put(held: _Collection, put: Put) -> None:
+    point = put.point
+    points = held.rows.setdefault(point.row, {})
+    old = points.get(point.id)
+    points[point.id] = _Held(
+        Stored(
+            id=point.id,
+            row=point.row,
+            chunk=point.chunk,
+            text=point.text,
+            text_hash=point.text_hash,
+            metadata=_merged(point.metadata, old, put.keep),
+            stamp=_bare(point.stamp),
+        ),
+        np.array(put.vector, dtype=np.float32),
+        point.values,
+    )
+
+
+def _change(points: dict[str, _Held], write: Patch | Mark) -> None:
+    head_id = write.row.head_id
+    if isinstance(write, Patch):
+        for id_ in {head_id, *write.also} & points.keys():
+            one = points[id_]
+            metadata = _merged(write.metadata, one, write.keep)
+            points[id_] = replace(one, point=replace(one.point, metadata=metadata))
+        if write.values is not None:
+            points[head_id] = replace(points[head_id], values=write.values)
+    head = points[head_id]
+    points[head_id] = replace(head, point=replace(head.point, stamp=_bare(write.stamp)))
+
+
+def _phase(write: Write) -> int:
+    """Removes first, then chunk 0, other chunks, changes of what is there: the order within one call."""
+    match write:
+        case Remove():
+            return 0
+        case Put(point, _, _):
+            return 1 if point.stamp is not None else 2
+        case Patch() | Mark():
+            return 3
+
+
+def _merged(new: Mapping[str, Value], old: _Held | None, keep: frozenset[str]) -> dict[str, Value]:
+    stored = {} if old is None else old.point.metadata
+    return {name: value for name, value in new.items() if name not in keep} | {
+        name: stored[name] for name in keep if name in stored
+    }
+
+
+def _bare(stamp: Stamp | None) -> Stamp | None:
+    return None if stamp is None else replace(stamp, values=None)
+
+
+def _check_vector(vector: Vector, dimensions: int) -> None:
+    if vector.shape != (dimensions,):
+        detail = f"a vector of shape {vector.shape} where ({dimensions},) is needed"
+        raise AdapterError(Failure(Kind.REFUSED, "data", detail))
+    if not np.isfinite(vector).all():
+        raise AdapterError(Failure(Kind.REFUSED, "data", "a vector that is not finite"))
+
+
+def _score(metric: str, stored: Vector, wanted: Vector) -> float:
+    a, b = stored.astype(np.float64), wanted.astype(np.float64)
+    if metric == "l2":
+        return -float(np.linalg.norm(a - b))
+    if metric == "dot":
+        return float(a @ b)
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / norms if norms else 0.0
+
+
+def _same(one: Value, other: Value) -> bool:
+    """Equality as JSON has it: true is not 1."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)

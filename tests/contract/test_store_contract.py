@@ -1,0 +1,631 @@
+"""What every store must keep of the promises in :mod:`vectide.ports`, run against each of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vectide import stores
+from vectide.core.failures import Kind
+from vectide.core.model import Row, Value
+from vectide.core.values import normalise
+from vectide.ports import (
+    APPLIED,
+    MISSING,
+    SUPERSEDED,
+    AdapterError,
+    CollectionSpec,
+    Deadline,
+    Hit,
+    MissingExtra,
+    Remove,
+    Scannable,
+    Searchable,
+    StartupRefused,
+    Store,
+    Stored,
+    Write,
+)
+from vectide.testing.points import mark, patch, put, put_chunk, row, stamp, vector
+
+ITEMS = "items"
+
+
+class Points:
+    """The store under test, with its collection and a deadline filled in."""
+
+    def __init__(self, store: Store, deadline: Deadline, collection: str = ITEMS) -> None:
+        self.store = store
+        self.deadline = deadline
+        self.collection = collection
+
+    def write(self, *writes: Write) -> list[Any]:
+        return list(self.store.write(self.collection, writes, self.deadline))
+
+    def stamps(self, *rows: Row, values: bool = False) -> list[Any]:
+        return list(self.store.stamps(self.collection, rows, self.deadline, values=values))
+
+    def scan(self, limit: int = 1000, *, vectors: bool = False) -> Iterator[Stored]:
+        if not isinstance(self.store, Scannable):
+            pytest.skip("the store cannot be scanned")
+        cursor = None
+        while True:
+            page, cursor = self.store.scan(self.collection, cursor, limit, self.deadline, vectors=vectors)
+            assert len(page) <= limit
+            yield from page
+            if cursor is None:
+                return
+
+    def search(self, wanted: Any, limit: int = 10, **filters: Value) -> Sequence[Hit]:
+        if not isinstance(self.store, Searchable):
+            pytest.skip("the store cannot be searched")
+        return self.store.search(self.collection, wanted, limit, self.deadline, filters)
+
+    def metadata(self, of: Row) -> Mapping[str, Value]:
+        """Of the row's chunk 0."""
+        return next(point.metadata for point in self.scan() if point.id == of.head_id)
+
+
+@pytest.fixture
+def points(store: Store, deadline: Deadline) -> Points:
+    return Points(store, deadline)
+
+
+# --- the suite itself -----------------------------------------------------------------------------------
+
+
+def test_every_kind_of_store_is_in_this_suite(backends: Mapping[str, object]) -> None:
+    assert stores.KINDS.keys() <= backends.keys()
+
+
+def test_the_capabilities_name_the_kind(backend: Any, request: pytest.FixtureRequest) -> None:
+    assert backend.store.capabilities.kind == request.node.callspec.params["backend"]
+    assert backend.store.capabilities.max_batch_items >= 1
+
+
+# --- put and read ---------------------------------------------------------------------------------------
+
+
+def test_a_put_row_is_visible_at_once(points: Points) -> None:
+    assert points.write(put(row(1), 7)) == [APPLIED]
+    assert points.stamps(row(1)) == [stamp(7)]
+
+
+def test_stamps_come_in_the_order_of_the_rows_with_none_for_the_absent(points: Points) -> None:
+    points.write(put(row(1), 1), put(row(2), 2))
+    assert points.stamps(row(3), row(2), row(1), row(2)) == [None, stamp(2), stamp(1), stamp(2)]
+    assert points.stamps() == []
+
+
+def test_a_stamp_survives_whole(points: Points) -> None:
+    points.write(put(row("Ω"), 2**62, text="naïve ☃\n"))
+    assert points.stamps(row("Ω")) == [stamp(2**62, text="naïve ☃\n")]
+
+
+def test_kept_columns_come_only_when_asked_for(points: Points) -> None:
+    values = {"name": "a", "description": None}
+    points.write(put(row(1), values=values), put(row(2)))
+    assert [s.values for s in points.stamps(row(1), row(2))] == [None, None]
+    assert [s.values for s in points.stamps(row(1), row(2), values=True)] == [values, None]
+
+
+def test_the_same_writes_again_end_in_the_same_state(points: Points) -> None:
+    writes: list[Write] = [
+        put(row(1), 5, metadata={"a": 1}),
+        put(row(2), 6),
+        Remove(row(3), (row(3).head_id,)),
+    ]
+    assert points.write(*writes) == points.write(*writes)
+    assert len(list(points.scan())) == 2
+    assert points.stamps(row(1), row(2), row(3)) == [stamp(5), stamp(6), None]
+
+
+def test_a_put_replaces_the_whole_point(points: Points) -> None:
+    points.write(
+        put(row(1), 1, text="old", metadata={"a": 1, "b": {"c": 2}}, values={"n": "x"}, at=vector(1.0))
+    )
+    points.write(put(row(1), 2, text="new", metadata={"d": 4}, at=vector(0.0, 1.0)))
+    [point] = points.scan(vectors=True)
+    assert (point.text, point.metadata, point.stamp) == ("new", {"d": 4}, stamp(2, text="new"))
+    assert point.vector is not None
+    assert point.vector.tolist() == [0.0, 1.0, 0.0, 0.0]
+    assert points.stamps(row(1), values=True)[0].values is None
+
+
+def test_a_put_keeps_the_stored_value_of_kept_names(points: Points) -> None:
+    points.write(put(row(1), 1, metadata={"stays": [1], "goes": 2}))
+    points.write(put(row(1), 2, metadata={"new": 3, "stays": "ignored"}, keep=frozenset({"stays", "none"})))
+    assert points.metadata(row(1)) == {"stays": [1], "new": 3}
+    points.write(put(row(2), 1, metadata={"new": 3}, keep=frozenset({"stays"})))
+    assert points.metadata(row(2)) == {"new": 3}
+
+
+def test_what_was_written_is_there_after_a_restart_of_the_client(
+    points: Points, backend: Any, deadline: Deadline
+) -> None:
+    points.write(put(row(1), 7, metadata={"a": 1}))
+    points.store.close()
+    with backend.reopen() as again:
+        again.prepare(CollectionSpec(ITEMS, 4, "test/model/4"), deadline)
+        reopened = Points(again, deadline)
+        assert reopened.stamps(row(1)) == [stamp(7)]
+        assert reopened.metadata(row(1)) == {"a": 1}
+        assert reopened.write(put(row(1), 8)) == [APPLIED]
+
+
+# --- patch and mark -------------------------------------------------------------------------------------
+
+
+def test_a_patch_replaces_metadata_and_stamp_and_leaves_the_rest(points: Points) -> None:
+    points.write(
+        put(row(1), 1, text="text", metadata={"a": 1, "b": 2}, values={"n": "x"}, at=vector(0, 0, 1))
+    )
+    assert points.write(patch(row(1), 2, metadata={"b": 3})) == [APPLIED]
+    [point] = points.scan(vectors=True)
+    assert (point.text, point.metadata, point.stamp) == ("text", {"b": 3}, stamp(2))
+    assert point.vector is not None
+    assert point.vector.tolist() == [0.0, 0.0, 1.0, 0.0]
+    assert points.stamps(row(1), values=True)[0].values == {"n": "x"}
+
+
+def test_a_patch_keeps_the_stored_value_of_kept_names(points: Points) -> None:
+    points.write(put(row(1), 1, metadata={"stays": {"deep": [None]}, "goes": 2}))
+    points.write(patch(row(1), 2, metadata={"new": True}, keep=frozenset({"stays", "none"})))
+    assert points.metadata(row(1)) == {"stays": {"deep": [None]}, "new": True}
+
+
+def test_a_patch_can_replace_the_kept_columns(points: Points) -> None:
+    points.write(put(row(1), 1, values={"n": "x"}))
+    points.write(patch(row(1), 2, values={"n": "y", "m": None}))
+    assert points.stamps(row(1), values=True)[0].values == {"n": "y", "m": None}
+
+
+def test_a_patch_reaches_the_named_chunks_of_its_row_only(points: Points) -> None:
+    one, other = row(1), row(2)
+    chunks = [put_chunk(one, 1, metadata={"a": 1}), put_chunk(one, 2, metadata={"a": 1, "k": 5})]
+    stranger = put_chunk(other, 1, metadata={"a": 1})
+    points.write(put(one, metadata={"a": 1}), *chunks, put(other, metadata={"a": 1}), stranger)
+    also = (chunks[1].point.id, stranger.point.id)
+    points.write(patch(one, 2, metadata={"a": 9}, keep=frozenset({"k"}), also=also))
+    held = {(point.row, point.chunk): point.metadata for point in points.scan()}
+    assert held == {
+        (one, 0): {"a": 9},
+        (one, 1): {"a": 1},
+        (one, 2): {"a": 9, "k": 5},
+        (other, 0): {"a": 1},
+        (other, 1): {"a": 1},
+    }
+
+
+def test_a_patch_or_mark_of_a_row_that_is_not_there_says_so_and_creates_nothing(points: Points) -> None:
+    points.write(put(row(1)))
+    assert points.write(patch(row(2), 1), patch(row(1), 1), mark(row(3), 1)) == [MISSING, APPLIED, MISSING]
+    assert points.stamps(row(2), row(3)) == [None, None]
+    assert len(list(points.scan())) == 1
+
+
+def test_a_mark_changes_the_stamp_and_nothing_else(points: Points) -> None:
+    points.write(put(row(1), 1, metadata={"a": 1}, values={"n": "x"}))
+    assert points.write(mark(row(1), 2)) == [APPLIED]
+    [point] = points.scan()
+    assert (point.metadata, point.stamp, point.text) == ({"a": 1}, stamp(2), "text")
+    assert points.stamps(row(1), values=True)[0].values == {"n": "x"}
+
+
+# --- remove ---------------------------------------------------------------------------------------------
+
+
+def test_remove_takes_every_point_of_the_row_even_those_not_named(points: Points) -> None:
+    points.write(put(row(1)), put_chunk(row(1), 1), put_chunk(row(1), 2), put(row(2)))
+    assert points.write(Remove(row(1), (row(1).head_id,))) == [APPLIED]
+    assert [point.row for point in points.scan()] == [row(2)]
+
+
+def test_removing_what_is_not_there_succeeds(points: Points) -> None:
+    assert points.write(Remove(row(1), (row(1).head_id,)), Remove(row(2), ())) == [APPLIED, APPLIED]
+
+
+def test_a_removed_row_can_come_back_even_at_an_older_position(points: Points) -> None:
+    points.write(put(row(1), 9))
+    points.write(Remove(row(1), (row(1).head_id,)))
+    assert points.write(put(row(1), 3)) == [APPLIED]
+    assert points.stamps(row(1)) == [stamp(3)]
+
+
+def test_rows_whose_keys_resemble_each_other_are_apart(points: Points) -> None:
+    rows = [row(1), row(11), row("1"), row("1:chunk_0"), row(1, "product"), row(1, "products:1"), row(1.5)]
+    points.write(*(put(one, i) for i, one in enumerate(rows)))
+    points.write(Remove(rows[0], (rows[0].head_id,)))
+    assert points.stamps(*rows) == [None, *(stamp(i) for i in range(1, len(rows)))]
+
+
+# --- conditional writes ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def conditional(points: Points) -> Points:
+    if not points.store.capabilities.conditional_writes:
+        pytest.skip("the store does not claim conditional writes")
+    return points
+
+
+def test_an_older_write_of_the_same_log_changes_nothing(conditional: Points) -> None:
+    conditional.write(put(row(1), 10, text="new", metadata={"a": 1}))
+    older: list[Write] = [put(row(1), 9, text="old"), patch(row(1), 9, metadata={"a": 0}), mark(row(1), 9)]
+    assert [conditional.write(write) for write in older] == [[SUPERSEDED]] * 3
+    [point] = conditional.scan()
+    assert (point.text, point.metadata, point.stamp) == ("new", {"a": 1}, stamp(10, text="new"))
+
+
+def test_positions_compare_as_numbers(conditional: Points) -> None:
+    conditional.write(put(row(1), 9))
+    assert conditional.write(put(row(1), 10)) == [APPLIED]
+    assert conditional.write(put(row(1), 2**62), put(row(2), 2**62)) == [APPLIED, APPLIED]
+    assert conditional.write(put(row(2), 2**62 - 1)) == [SUPERSEDED]
+
+
+@pytest.mark.parametrize("elsewhere", [{"log": "other log"}, {"partition": 1}])
+def test_positions_of_another_log_or_partition_say_nothing(
+    conditional: Points, elsewhere: dict[str, Any]
+) -> None:
+    conditional.write(put(row(1), 10))
+    write = patch(row(1), 3)
+    moved = type(write)(row(1), {}, stamp(3, **elsewhere))
+    assert conditional.write(moved) == [APPLIED]
+    assert conditional.stamps(row(1)) == [stamp(3, **elsewhere)]
+
+
+def test_a_superseded_row_does_not_hold_up_its_neighbours(conditional: Points) -> None:
+    conditional.write(put(row(2), 10))
+    outcomes = conditional.write(put(row(1), 5), put(row(2), 5), patch(row(3), 5), put(row(4), 5))
+    assert outcomes == [APPLIED, SUPERSEDED, MISSING, APPLIED]
+
+
+def test_later_chunks_share_the_fate_of_their_superseded_head(conditional: Points) -> None:
+    conditional.write(put(row(1), 10))
+    outcomes = conditional.write(put(row(1), 5), put_chunk(row(1), 1), put(row(2), 5), put_chunk(row(2), 1))
+    assert outcomes == [SUPERSEDED, SUPERSEDED, APPLIED, APPLIED]
+    assert sorted(str(point.row) for point in conditional.scan()) == sorted(
+        map(str, [row(1), row(2), row(2)])
+    )
+
+
+# --- values, names, keys --------------------------------------------------------------------------------
+
+
+HOSTILE_NAMES = ["a.b", "a b", "a'b", 'a"b', "a\\b", "%s", "{x}", "日本", "🙂", "$set", "", "id", "x" * 300]
+
+
+def test_hostile_metadata_names_and_texts_are_only_data(points: Points) -> None:
+    metadata = {name: f"{name}'; DROP TABLE items; --" for name in HOSTILE_NAMES}
+    points.write(put(row(1), text="%s {x} \\ \" ' ☃", metadata=metadata))
+    [point] = points.scan()
+    assert point.metadata == metadata
+    assert point.text == "%s {x} \\ \" ' ☃"
+    points.write(patch(row(1), 2, metadata={}, keep=frozenset(HOSTILE_NAMES)))
+    assert points.metadata(row(1)) == metadata
+
+
+@pytest.mark.parametrize("key", [*HOSTILE_NAMES, "a\0b", "k" * 10_000, -(2**63), 2**64, True, None])
+def test_hostile_keys_identify_their_row(points: Points, key: Value) -> None:
+    one, other = row(key), row("other")
+    points.write(put(one, 1), put(other, 2), put_chunk(one, 1))
+    assert points.stamps(one, other) == [stamp(1), stamp(2)]
+    assert {point.row for point in points.scan()} == {one, other}
+    points.write(Remove(one, (one.head_id,)))
+    assert points.stamps(one, other) == [None, stamp(2)]
+
+
+def test_normalised_values_come_back_as_they_were_written(points: Points) -> None:
+    capabilities = points.store.capabilities
+    metadata = normalise(
+        {
+            "int": -7,
+            "huge": 2**63 + 1,
+            "float": 0.1,
+            "tiny": 5e-324,
+            "text": "línea\n\t☃",
+            "bool": True,
+            "null": None,
+            "list": ["a", "b"],
+            "empty": [],
+            "nested": {"a": [{"b": None}]},
+            "nan": float("nan"),
+        },
+        max_integer=capabilities.max_integer,
+        nested_metadata=capabilities.nested_metadata,
+        null_metadata=capabilities.null_metadata,
+        nul_in_text=capabilities.nul_in_text,
+    )
+    points.write(put(row(1), metadata=metadata))
+    assert points.metadata(row(1)) == metadata
+    assert type(points.metadata(row(1))["bool"]) is bool
+
+
+def test_integers_up_to_the_claimed_limit_are_exact(points: Points) -> None:
+    limit = points.store.capabilities.max_integer
+    metadata = {"big": limit, "small": -limit}
+    points.write(put(row(1), metadata=metadata))
+    assert points.metadata(row(1)) == metadata
+
+
+def test_nul_is_kept_or_refused_but_never_dropped(points: Points) -> None:
+    for i, write in enumerate((put(row(1), text="a\0b"), put(row(2), metadata={"n": "a\0b"}))):
+        if points.store.capabilities.nul_in_text:
+            assert points.write(write) == [APPLIED]
+            continue
+        with pytest.raises(AdapterError) as caught:
+            points.write(put(row("fine")), write)
+        assert caught.value.failure.kind is Kind.REFUSED
+        assert points.stamps(row(i + 1)) == [None]
+
+
+BAD_VECTORS = {
+    "not a number": np.array([np.nan, 0, 0, 0], dtype=np.float32),
+    "infinite": np.array([np.inf, 0, 0, 0], dtype=np.float32),
+    "too short": np.array([1, 0, 0], dtype=np.float32),
+    "too long": np.array([1, 0, 0, 0, 0], dtype=np.float32),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_VECTORS.values(), ids=BAD_VECTORS.keys())
+def test_a_bad_vector_is_refused_and_its_batch_can_be_bisected(points: Points, bad: Any) -> None:
+    with pytest.raises(AdapterError) as caught:
+        points.write(put(row(1)), put(row(2), at=bad), put(row(3)))
+    assert caught.value.failure.kind is Kind.REFUSED
+    if points.store.capabilities.atomic_calls:
+        assert points.stamps(row(1), row(2), row(3)) == [None, None, None]
+    assert points.write(put(row(1)), put(row(3))) == [APPLIED, APPLIED]
+
+
+def test_a_search_for_something_impossible_is_refused(points: Points) -> None:
+    for bad in (BAD_VECTORS["too short"], BAD_VECTORS["not a number"]):
+        with pytest.raises(AdapterError) as caught:
+            points.search(bad)
+        assert caught.value.failure.kind is Kind.REFUSED
+
+
+def test_a_refusal_shows_no_content(points: Points) -> None:
+    with pytest.raises(AdapterError) as caught:
+        points.write(put(row(1), text="secret", metadata={"x": "secret"}, at=BAD_VECTORS["too short"]))
+    assert "secret" not in str(caught.value)
+
+
+# --- collections ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Items", "my-items", "tbl.x", 'q"u', "日本語", "x" * 63, "select"])
+def test_a_collection_may_have_any_name_that_the_store_can_hold(
+    backend: Any, deadline: Deadline, name: str
+) -> None:
+    backend.store.prepare(CollectionSpec(name, 4, "s"), deadline)
+    points = Points(backend.store, deadline, name)
+    points.write(put(row(1), 1))
+    assert points.stamps(row(1)) == [stamp(1)]
+
+
+def test_a_collection_needs_a_name(backend: Any, deadline: Deadline) -> None:
+    with pytest.raises(StartupRefused):
+        backend.store.prepare(CollectionSpec("", 4, "s"), deadline)
+
+
+def test_collections_are_apart(points: Points) -> None:
+    points.store.prepare(CollectionSpec("others", 4, "test/model/4"), points.deadline)
+    others = Points(points.store, points.deadline, "others")
+    points.write(put(row(1), 1))
+    assert others.stamps(row(1)) == [None]
+    others.write(Remove(row(1), (row(1).head_id,)))
+    assert points.stamps(row(1)) == [stamp(1)]
+
+
+def test_rows_of_several_tables_share_a_collection(points: Points) -> None:
+    points.write(put(row(1, "products"), 1), put(row(1, "reviews"), 2))
+    points.write(Remove(row(1, "products"), ()))
+    assert points.stamps(row(1, "products"), row(1, "reviews")) == [None, stamp(2)]
+
+
+def test_preparing_again_keeps_what_is_there(points: Points) -> None:
+    points.write(put(row(1), 1))
+    points.store.prepare(CollectionSpec(ITEMS, 4, "test/model/4"), points.deadline)
+    assert points.stamps(row(1)) == [stamp(1)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "has", "wanted"),
+    [
+        (CollectionSpec(ITEMS, 8, "test/model/4"), "4", "8"),
+        (CollectionSpec(ITEMS, 4, "test/model/4", "dot"), "cosine", "dot"),
+        (CollectionSpec(ITEMS, 4, "another/model"), "test/model/4", "another/model"),
+    ],
+    ids=["dimensions", "metric", "space"],
+)
+def test_a_collection_made_for_something_else_is_refused_with_both_values(
+    points: Points, backend: Any, spec: CollectionSpec, has: str, wanted: str
+) -> None:
+    with backend.reopen() as again, pytest.raises(StartupRefused) as caught:
+        again.prepare(spec, points.deadline)
+    assert has in str(caught.value)
+    assert wanted in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_collection_that_is_not_there_is_for_the_operator(points: Points) -> None:
+    nowhere = Points(points.store, points.deadline, "nowhere")
+    calls: list[Callable[[], object]] = [
+        lambda: nowhere.write(put(row(1))),
+        lambda: nowhere.stamps(row(1)),
+        lambda: list(nowhere.scan()),
+    ]
+    for call in calls:
+        with pytest.raises(AdapterError) as caught:
+            call()
+        assert caught.value.failure.kind is Kind.OPERATOR
+        assert caught.value.failure.cause == "collection_missing"
+
+
+# --- search ---------------------------------------------------------------------------------------------
+
+
+def fan(count: int, **metadata: Value) -> list[Any]:
+    """Rows around the first quarter of a circle: the lower the number, the nearer to (1, 0)."""
+    angles = [i / count * np.pi / 2 for i in range(count)]
+    return [
+        put(row(i), at=vector(float(np.cos(a)), float(np.sin(a))), metadata={"n": i, **metadata})
+        for i, a in enumerate(angles)
+    ]
+
+
+def test_search_gives_the_nearest_first(points: Points) -> None:
+    points.write(*fan(20))
+    hits = points.search(vector(1.0), 3)
+    assert [hit.row for hit in hits] == [row(0), row(1), row(2)]
+    assert hits[0].score == pytest.approx(1.0, abs=1e-4)
+    assert hits[0].score > hits[1].score > hits[2].score
+    assert (hits[1].text, hits[1].metadata, hits[1].chunk) == ("text", {"n": 1}, 0)
+
+
+def test_search_counts_direction_not_length(points: Points) -> None:
+    points.write(put(row(1), at=vector(100.0)), put(row(2), at=vector(-0.01)))
+    assert [round(hit.score, 4) for hit in points.search(vector(2.0))] == [1.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores"), [("dot", [200.0, 6.0, 0.0]), ("l2", [-1.0, -np.sqrt(5), -98.0])]
+)
+def test_search_follows_the_metric_of_the_collection(
+    backend: Any, deadline: Deadline, metric: str, scores: list[float]
+) -> None:
+    backend.store.prepare(CollectionSpec("metric", 4, "s", metric), deadline)
+    points = Points(backend.store, deadline, "metric")
+    points.write(put(row(1), at=vector(3.0)), put(row(2), at=vector(0, 1.0)), put(row(3), at=vector(100.0)))
+    assert [hit.score for hit in points.search(vector(2.0))] == pytest.approx(scores)
+
+
+def test_search_finds_all_matches_of_a_rare_filter(points: Points) -> None:
+    common = fan(400, color="red")
+    rare = [put(row(f"rare {i}"), at=vector(-1.0, 0.01 * i), metadata={"color": "blue"}) for i in range(5)]
+    for i in range(0, 400, 100):
+        points.write(*common[i : i + 100])
+    points.write(*rare)
+    assert {hit.row for hit in points.search(vector(1.0), 5, color="blue")} == {p.point.row for p in rare}
+    assert len(points.search(vector(1.0), 50, color="blue")) == 5
+    assert points.search(vector(1.0), 5, color="green") == []
+
+
+def test_filters_compare_whole_values_by_type(points: Points) -> None:
+    values: list[Value] = [1, True, "1", ["a"], ["a", "b"], {"x": 1}, {"x": 1, "y": 2}, None]
+    points.write(*(put(row(i), metadata={"v": value}) for i, value in enumerate(values)), put(row("none")))
+    for i, value in enumerate(values):
+        assert [hit.row for hit in points.search(vector(1.0), v=value)] == [row(i)], value
+    assert points.search(vector(1.0), v=1, w=2) == []
+
+
+def test_searching_an_empty_collection_finds_nothing(points: Points) -> None:
+    assert points.search(vector(1.0)) == []
+
+
+# --- scan -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [1, 7, 25, 1000])
+def test_a_scan_gives_every_point_once_in_id_order(points: Points, limit: int) -> None:
+    points.write(*(put(row(i), i) for i in range(25)))
+    ids = [point.id for point in points.scan(limit)]
+    assert ids == sorted(row(i).head_id for i in range(25))
+
+
+def test_a_scan_shows_the_stamp_on_chunk_0_and_the_vector_when_asked(points: Points) -> None:
+    points.write(put(row(1), 3, at=vector(0.5, 0.25)), put_chunk(row(1), 1, text="more"))
+    head, chunk = sorted(points.scan(), key=lambda point: point.chunk)
+    assert (head.stamp, head.vector, head.text_hash) == (stamp(3), None, stamp(3).chunks[0])
+    assert (chunk.chunk, chunk.row, chunk.text, chunk.stamp) == (1, row(1), "more", None)
+    vectors = {point.chunk: point.vector for point in points.scan(vectors=True)}
+    assert vectors[0] is not None
+    assert vectors[0].dtype == np.float32
+    assert vectors[0].tolist() == [0.5, 0.25, 0.0, 0.0]
+
+
+def test_a_scan_survives_writes_between_its_pages(points: Points) -> None:
+    points.write(*(put(row(i)) for i in range(10)))
+    seen = []
+    for point in points.scan(2):
+        seen.append(point.row)
+        points.write(Remove(point.row, ()))
+    assert sorted(map(str, seen)) == sorted(str(row(i)) for i in range(10))
+
+
+# --- batches and threads --------------------------------------------------------------------------------
+
+
+def test_a_batch_of_the_claimed_size_fits(points: Points) -> None:
+    count = points.store.capabilities.max_batch_items
+    rows = [row(i) for i in range(count)]
+    assert points.write(*(put(one, i) for i, one in enumerate(rows))) == [APPLIED] * count
+    assert points.stamps(*rows) == [stamp(i) for i in range(count)]
+    patches = [patch(one, i + 1, metadata={"p": i}) for i, one in enumerate(rows)]
+    assert points.write(*patches) == [APPLIED] * count
+
+
+def test_an_empty_batch_does_nothing(points: Points) -> None:
+    assert points.write() == []
+
+
+def in_threads(count: int, work: Callable[[int], None]) -> None:
+    """Run ``work(0)`` to ``work(count - 1)`` at the same time; raise what any of them raised."""
+    failed: list[BaseException] = []
+
+    def guarded(worker: int) -> None:
+        try:
+            work(worker)
+        except BaseException as error:  # noqa: BLE001  (handed to the test's own thread)
+            failed.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(worker,)) for worker in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+
+
+def test_writers_of_different_rows_do_not_disturb_each_other(points: Points) -> None:
+    def work(worker: int) -> None:
+        mine = [row(f"{worker}/{i}") for i in range(5)]
+        for turn in range(10):
+            points.write(*(put(one, turn) for one in mine[:3]), Remove(mine[4], ()))
+            points.write(*(patch(one, turn, metadata={"t": turn}) for one in mine[:2]), put(mine[4], turn))
+            assert points.stamps(*mine) == [*[stamp(turn)] * 3, None, stamp(turn)]
+
+    in_threads(6, work)
+    assert len(list(points.scan())) == 6 * 4
+
+
+def test_closing_twice_is_fine(store: Store) -> None:
+    store.close()
+    store.close()
+
+
+# --- loading --------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_kind_names_those_that_exist() -> None:
+    with pytest.raises(StartupRefused, match="pgvector"):
+        stores.load("postgress", dsn="x")
+
+
+def test_settings_that_a_store_cannot_use_are_refused_by_name() -> None:
+    with pytest.raises(StartupRefused, match="api_key"):
+        stores.load("pgvector", dsn="dbname=x", api_key="secret")
+    with pytest.raises(StartupRefused, match="dsn"):
+        stores.load("pgvector", dsn=None)
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(stores.KINDS, "absent", "no_such_sdk")
+    with pytest.raises(MissingExtra, match=r'pip install "vectide\[absent\]"'):
+        stores.load("absent")

@@ -1,0 +1,167 @@
+"""The Java programs of the real stack: which ones, and how they get into the cache.
+
+``python -m tests.real.jars`` fetches them ahead of time. Everything is kept outside the source tree, in
+``$VECTIDE_REALSTACK_HOME`` (default ``${XDG_CACHE_HOME:-~/.cache}/vectide/realstack``).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+KAFKA_VERSION = "4.3.1"
+DEBEZIUM_VERSION = "3.7.0.Final"
+LOG4J_VERSION = "2.24.3"
+DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
+
+_KAFKA = "org.apache.kafka"
+_LOGGING = tuple(
+    f"org.apache.logging.log4j:{name}:{LOG4J_VERSION}" for name in ("log4j-core", "log4j-slf4j-impl")
+)
+FETCH_TIMEOUT_S = 600.0
+
+
+class StackUnavailable(Exception):
+    """This machine cannot run the real stack (no Java 17, no Maven). The message says what is missing."""
+
+
+class StackError(Exception):
+    """A part of the stack could not be fetched or started; the message ends with its last log lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Artifacts (``group:artifact:version``) that share one class path, their dependencies included."""
+
+    name: str
+    artifacts: tuple[str, ...]
+
+    @property
+    def folder_name(self) -> str:
+        """Changes with every version, so that a new pin never meets old jars."""
+        digest = hashlib.sha256("\n".join((DEPENDENCY_PLUGIN, *self.artifacts)).encode()).hexdigest()
+        return f"{self.name}-{digest[:12]}"
+
+
+BROKER = Bundle("broker", (f"{_KAFKA}:kafka_2.13:{KAFKA_VERSION}", *_LOGGING))
+CONNECT = Bundle(
+    "connect",
+    (
+        *(f"{_KAFKA}:connect-{part}:{KAFKA_VERSION}" for part in ("runtime", "json", "transforms", "api")),
+        *_LOGGING,
+    ),
+)
+DEBEZIUM = Bundle("debezium-postgres", (f"io.debezium:debezium-connector-postgres:{DEBEZIUM_VERSION}",))
+
+
+@dataclass(frozen=True, slots=True)
+class Jars:
+    """Folders with complete bundles. ``plugins`` is a Connect ``plugin.path``: one plugin per subfolder."""
+
+    java: str
+    broker: Path
+    connect: Path
+    plugins: Path
+
+
+def home() -> Path:
+    """Where the jars are kept."""
+    chosen = os.environ.get("VECTIDE_REALSTACK_HOME")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vectide" / "realstack"
+
+
+def find_java() -> str:
+    """Path of a Java that is new enough; raises :class:`StackUnavailable`."""
+    inside_home = Path(os.environ.get("JAVA_HOME", "")) / "bin" / "java"
+    java = str(inside_home) if inside_home.is_file() else shutil.which("java")
+    if java is None:
+        raise StackUnavailable("no java on the PATH (17 or newer is needed)")
+    told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)  # noqa: S603
+    found = re.search(r'version "(\d+)', told.stderr + told.stdout)
+    if found is None or int(found[1]) < 17:
+        raise StackUnavailable(f"{java} is not Java 17 or newer")
+    return java
+
+
+def fetch() -> Jars:
+    """Every bundle, from the cache or from the Maven repository. Raises :class:`StackUnavailable` when Java
+    is missing, or Maven while something is still to be fetched; :class:`StackError` when Maven fails."""
+    java = find_java()
+    folders = {bundle.name: _ensure(bundle) for bundle in (BROKER, CONNECT, DEBEZIUM)}
+    return Jars(
+        java=java,
+        broker=folders["broker"] / "jars",
+        connect=folders["connect"] / "jars",
+        plugins=folders["debezium-postgres"],
+    )
+
+
+def _ensure(bundle: Bundle) -> Path:
+    target = home() / bundle.folder_name
+    if target.is_dir():  # renamed into place when complete, so that being there means being whole
+        return target
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise StackUnavailable(f"no mvn on the PATH to fetch {bundle.name}")
+    home().mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(), tempfile.TemporaryDirectory(prefix=".fetching-", dir=home()) as scratch:
+        if not target.is_dir():
+            whole = Path(scratch) / "whole"
+            _copy_dependencies(maven, bundle, Path(scratch), whole / "jars")
+            whole.rename(target)
+    return target
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Two test runs on one machine share one download. The lock goes with the process that holds it."""
+    with (home() / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _copy_dependencies(maven: str, bundle: Bundle, scratch: Path, into: Path) -> None:
+    pom = scratch / "pom.xml"
+    pom.write_text(_pom(bundle), encoding="utf-8")
+    command = [maven, "-B", "-q", "-f", str(pom), f"{DEPENDENCY_PLUGIN}:copy-dependencies"]
+    command += ["-DincludeScope=runtime", f"-DoutputDirectory={into}"]
+    ran = subprocess.run(  # noqa: S603
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=FETCH_TIMEOUT_S,
+        check=False,
+    )
+    if ran.returncode != 0 or not any(into.glob("*.jar")):
+        raise StackError(f"mvn could not fetch {bundle.name} (exit {ran.returncode}):\n{ran.stdout[-3000:]}")
+
+
+def _pom(bundle: Bundle) -> str:
+    dependencies = "".join(
+        "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>".format(
+            *(escape(part) for part in artifact.split(":"))
+        )
+        for artifact in bundle.artifacts
+    )
+    return (
+        '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
+        "<groupId>vectide.test</groupId><artifactId>realstack</artifactId><version>1</version>"
+        f"<packaging>pom</packaging><dependencies>{dependencies}</dependencies></project>"
+    )
+
+
+if __name__ == "__main__":
+    print(fetch())
