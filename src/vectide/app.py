@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
@@ -18,21 +19,23 @@ from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import Kind
 from vectide.core.health import Health, health_of
-from vectide.core.lifecycle import Status, Trouble, assess
-from vectide.core.model import DecodeError, Upserted
+from vectide.core.lifecycle import State, Status, Trouble, assess
+from vectide.core.model import DecodeError, Record, Upserted
 from vectide.deadletters import KafkaDeadLetters
 from vectide.jobs.executor import SystemClock, ThreadExecutor
 from vectide.jobs.parts import Parts, StreamPolicy
 from vectide.jobs.stream import Stream
-from vectide.ops.http import HttpServer, build_app
+from vectide.ops.http import HttpServer, ListenError, build_app
 from vectide.ops.logs import Logs
 from vectide.ops.metrics import PrometheusTelemetry
+from vectide.ops.stopping import Stopping
 from vectide.ports import (
     AdapterError,
     Codec,
     CollectionSpec,
     Deadline,
     Embedder,
+    MissingExtra,
     StartupRefused,
     Store,
 )
@@ -47,6 +50,10 @@ START_CALL_S: Final = 10.0
 SAMPLE_RECORDS: Final = 5
 LOOKUP_LINGER_S: Final = 0.005
 LOOKUP_CONCURRENCY: Final = 2
+#: Planning the rows of one look-up keeps the pump's thread busy: small enough that calls do not wait for it.
+LOOKUP_ITEMS: Final = 128
+#: Workers need the interpreter only for moments, but at once: a free slot costs throughput.
+SWITCH_INTERVAL_S: Final = 0.001
 
 
 class Stopped(Exception):
@@ -118,7 +125,7 @@ def policy_of(settings: Settings) -> StreamPolicy:
     embedder, store, limits = settings.embedder, settings.store, settings.limits
     write = BatchLimits(store.batch_items, 4 * 2**20, store.linger_ms / 1000, quiet_s=0.002)
     return StreamPolicy(
-        lookup=BatchLimits(store.batch_items, None, LOOKUP_LINGER_S, quiet_s=0.002),
+        lookup=BatchLimits(min(LOOKUP_ITEMS, store.batch_items), None, LOOKUP_LINGER_S, quiet_s=0.002),
         embed=BatchLimits(embedder.batch_items, embedder.batch_tokens, embedder.linger_ms / 1000),
         write=write,
         lookup_concurrency=LOOKUP_CONCURRENCY,
@@ -142,25 +149,52 @@ def collections_of(settings: Settings, embedder: Embedder) -> Mapping[str, Colle
     }
 
 
-def check_columns(settings: Settings, source: KafkaSource, codec: Codec, deadline: Deadline) -> list[str]:
-    """Problems with mapped columns, from the newest events of every topic; empty where there are none yet.
+def check_topics(settings: Settings, source: KafkaSource, deadline: Deadline) -> None:
+    """Raises StartupRefused when a subscribed topic does not exist or Kafka refuses us, AdapterError when it
+    cannot be reached."""
+    try:
+        missing = source.missing_topics(settings.topics, deadline)
+    except AdapterError as error:
+        if error.failure.kind is Kind.OPERATOR:
+            raise StartupRefused(
+                f"Kafka refuses us ({error.failure.detail}): check the credentials and TLS properties in "
+                "VECTIDE_KAFKA__EXTRA"
+            ) from None
+        raise
+    if missing:
+        raise StartupRefused(
+            f"Kafka has no topic {', '.join(missing)} (or hides it from us): create it, allow Describe, "
+            "or correct the table's source"
+        )
+
+
+def newest_records(source: KafkaSource, per_partition: int, deadline: Deadline) -> Sequence[Record]:
+    """The newest records of every partition of the subscribed topics, read outside the group."""
+    return source.sample(source.topics_matching(deadline), per_partition, deadline)
+
+
+def unknown_columns(settings: Settings, records: Sequence[Record], codec: Codec) -> list[str]:
+    """Problems with mapped columns, from these events; none for tables that have no event among them.
 
     A column that no event knows would otherwise halt its table at the first record.
     """
     missing: dict[str, set[str]] = {}
-    seen: dict[str, list[str]] = {}
-    for record in source.sample(source.topics_matching(deadline), SAMPLE_RECORDS, deadline):
+    known: dict[str, set[str]] = {}
+    for record in records:
         mapping = settings.mapping_of(record.topic)
         try:
             change = codec.decode(record)
         except DecodeError:
             continue  # the stream will meet it, and dead-letter it
         if mapping is not None and isinstance(change, Upserted):
-            missing[mapping.table] = set(mapping.missing(change))
-            seen[mapping.table] = sorted({*change.columns, *change.unavailable})
+            # Events from before a column was added lack it rightly: one that has it is enough.
+            missing.setdefault(mapping.table, set(mapping.mapped_columns)).intersection_update(
+                mapping.missing(change)
+            )
+            known.setdefault(mapping.table, set()).update(change.columns, change.unavailable)
     return [
         f"tables.{table}: the events have no column {', '.join(map(repr, sorted(columns)))}; "
-        f"they have {', '.join(seen[table])}"
+        f"they have {', '.join(sorted(known[table]))}"
         for table, columns in missing.items()
         if columns
     ]
@@ -180,9 +214,9 @@ class _Stage:
 class Service:
     """``vectide run``: everything from the settings to the last commit.
 
-    :meth:`run` blocks until :meth:`stop` (safe from a signal handler: it only sets a flag) and its drain are
-    done. It raises SettingsError, StartupRefused, MissingExtra or ListenError for what an operator must
-    mend before a start, and anything else for what is fatal while running.
+    :meth:`run` blocks until :meth:`stop` (from any thread) and its drain are done. It raises SettingsError,
+    StartupRefused or MissingExtra for what an operator must mend before a start, and anything else for what
+    is fatal while running.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -198,16 +232,27 @@ class Service:
         """Ask the service to end. Only sets a flag."""
         self._stopping.set()
 
-    def run(self) -> None:
+    def run(self, ending: Callable[[], None] = lambda: None) -> None:
+        """``ending`` is told when the work is over, well or not, and everything is about to be closed."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._logs.capture_libraries()
         self._telemetry.gauge(signals.BUILD_INFO, 1, version=__version__)
         http = self._http()
-        http.start()
+        try:
+            http.start()
+        except ListenError as error:
+            raise SettingsError([str(error)]) from None
         self._log.info("listening", host=self._settings.http.host, port=http.port, version=__version__)
         try:
-            self._run()
+            self._run(ending)
         except Stopped:
             self._log.info("stopped", drained=True, replayed_later=0)
+        except (SettingsError, StartupRefused, MissingExtra) as refusal:
+            self._log.error("refused", detail="; ".join(str(refusal).splitlines()))
+            raise
+        except Exception as error:
+            self._log.error("fatal", exc_info=error)
+            raise
         finally:
             http.stop()
 
@@ -230,7 +275,7 @@ class Service:
 
     # --- start ------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _run(self, ending: Callable[[], None]) -> None:
         settings = self._settings
         embedder = build_embedder(settings)
         store = build_store(settings)
@@ -263,6 +308,7 @@ class Service:
             )
             self._stream(Stream(parts, policy))
         finally:
+            ending()
             deadline = Deadline.after(self._clock, settings.limits.grace_s / 8)
             source.close(deadline)
             executor.close(deadline)
@@ -282,22 +328,12 @@ class Service:
         self._wait_for("embedder", embedder.prepare)
         for spec in collections_of(self._settings, embedder).values():
             self._wait_for("store", partial(store.prepare, spec))
-        self._wait_for("kafka", lambda deadline: self._check_topics(source, deadline))
+        self._wait_for("kafka", lambda deadline: check_topics(self._settings, source, deadline))
         self._wait_for("dead letters", letters.check)
-        problems = self._wait_for(
-            "kafka", lambda deadline: check_columns(self._settings, source, codec, deadline)
-        )
+        newest = self._wait_for("kafka", lambda deadline: newest_records(source, SAMPLE_RECORDS, deadline))
+        problems = unknown_columns(self._settings, newest, codec)
         if problems:
             raise SettingsError(problems)
-
-    def _check_topics(self, source: KafkaSource, deadline: Deadline) -> None:
-        named = [topic for topic in self._settings.topics if not topic.startswith("^")]
-        missing = source.missing_topics(named, deadline)
-        if missing:
-            raise StartupRefused(
-                f"Kafka has no topic {', '.join(missing)} (or hides it from us): create it, allow Describe, "
-                "or correct the table's source"
-            )
 
     def _wait_for(self, what: str, attempt: Callable[[Deadline], T]) -> T:
         """Repeat until it succeeds; the reason is shown on every surface meanwhile."""
@@ -306,9 +342,7 @@ class Service:
             error = state.outcome.exception() if state.outcome else None
             assert isinstance(error, AdapterError)
             failure = error.failure
-            trouble = Trouble(what, failure.cause, halting=failure.kind is Kind.OPERATOR)
-            status = assess(started=False, stopping=False, troubles=[trouble])
-            self._stage = replace(self._stage, status=status)
+            self._is_starting(Trouble(what, failure.cause, halting=failure.kind is Kind.OPERATOR))
             self._log.warning("waiting", dependency=what, cause=failure.cause, detail=failure.detail)
 
         def pause(seconds: float) -> None:
@@ -328,7 +362,14 @@ class Service:
             raise Stopped from None
         if self._stopping.is_set():
             raise Stopped
+        self._is_starting()
         return result
+
+    def _is_starting(self, *troubles: Trouble) -> None:
+        status = assess(started=False, stopping=False, troubles=troubles)
+        self._stage = replace(self._stage, status=status)
+        for state in State:
+            self._telemetry.gauge(signals.STATE, float(state is status.state), state=state.value)
 
     # --- run --------------------------------------------------------------------------------------------
 
@@ -340,3 +381,11 @@ class Service:
                 stream.stop()
             stream.step()
             self._stage = _Stage(stream.status, lambda: stream.beat_s)
+
+
+def serve(settings: Settings) -> None:
+    """Run the service until a signal ends it. Only from the main thread; raises as :meth:`Service.run`."""
+    service = Service(settings)
+    stopping = Stopping(service.stop, settings.limits.grace_s)
+    stopping.install()
+    service.run(ending=stopping.begin)

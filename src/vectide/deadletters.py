@@ -36,6 +36,8 @@ MAX_HEADER_BYTES: Final = 300
 MAX_POINTER_KEY_BYTES: Final = 16_384
 
 _POLL_S: Final = 0.05
+#: How long a send whose time is up goes on to ask why.
+_WHY_TIMEOUT_S: Final = 2.0
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 
 Header = tuple[str, bytes | None]
@@ -170,8 +172,9 @@ class KafkaDeadLetters:
     def send(self, letters: Sequence[Letter], deadline: Deadline) -> None:
         """Returns when the broker has confirmed every letter.
 
-        Raises :class:`AdapterError` else: transient, or for an operator (topic gone, not allowed, too large
-        even as a pointer). Some letters may have been written; a repeat writes them again.
+        Raises :class:`AdapterError` else, two seconds after the deadline at the latest: transient, or for an
+        operator (topic gone, not allowed, too large even as a pointer). Some letters may have been written;
+        a repeat writes them again.
         """
         too_large = self._deliver([self._whole(letter) for letter in letters], deadline)
         if too_large:
@@ -188,7 +191,12 @@ class KafkaDeadLetters:
         for index, form in enumerate(forms):
             self._produce(producer, form, partial(_report, reports, index), deadline)
         while len(reports) < len(forms) and not deadline.passed:
-            self._serve(producer)
+            # One thread at a time serves the reports, whosesoever letters they are about.
+            with self._polling:
+                if len(reports) < len(forms):
+                    producer.poll(_POLL_S)
+        # A late report may still come in through another thread: what counts is what is known now.
+        reports = dict(reports)
         errors = {index: error for index, error in reports.items() if error is not None}
         too_large = [index for index, error in errors.items() if refusal_of(error) is Refusal.TOO_LARGE]
         if len(too_large) < len(errors) or len(reports) < len(forms):
@@ -215,17 +223,13 @@ class KafkaDeadLetters:
                     on_delivery=report,
                 )
             except BufferError:
-                self._serve(producer)
+                with self._polling:
+                    producer.poll(_POLL_S)
             except KafkaException as exception:
                 report(_error_of(exception), None)
                 return
             else:
                 return
-
-    def _serve(self, producer: Producer) -> None:
-        """Let reports come in; one thread at a time, whosesoever letters they are about."""
-        with self._polling:
-            producer.poll(_POLL_S)
 
     def _worst(
         self, producer: Producer, errors: Mapping[int, KafkaError], *, unreported: int
@@ -243,11 +247,25 @@ class KafkaDeadLetters:
         if broken is not None:
             self._discard(producer)
         error = broken or refusals.get(Refusal.TRANSIENT)
-        if error is None:
-            return AdapterError(
-                Failure(Kind.TRANSIENT, "timed_out", f"{unreported} letters without an answer")
-            )
-        return AdapterError(Failure(Kind.TRANSIENT, _cause_of(error), f"{self.topic}: {error.str()}"))
+        if error is not None and error.name() != "_MSG_TIMED_OUT":
+            return AdapterError(Failure(Kind.TRANSIENT, _cause_of(error), f"{self.topic}: {error.str()}"))
+        # While the topic is missing the client goes on trying, and in the end only says that time is up.
+        why = self._why_unusable()
+        if why:
+            self._discard(producer)
+            return AdapterError(Failure(Kind.OPERATOR, "topic_unusable", why))
+        detail = f"{self.topic}: {unreported or len(errors)} letters without an answer"
+        return AdapterError(Failure(Kind.TRANSIENT, "timed_out", detail))
+
+    def _why_unusable(self) -> str:
+        """What an operator must do so that the topic can be written; empty when nothing is known."""
+        try:
+            self.check(Deadline.after(self._clock, _WHY_TIMEOUT_S))
+        except StartupRefused as refused:
+            return str(refused)
+        except AdapterError:
+            return ""
+        return ""
 
     # --- the producer ----------------------------------------------------------------------------------
 

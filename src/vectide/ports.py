@@ -354,6 +354,16 @@ class Scannable(Protocol):
         ...
 
 
+@runtime_checkable
+class Verifiable(Protocol):
+    """A store that can tell about a collection without making anything."""
+
+    def verify(self, spec: CollectionSpec, deadline: Deadline) -> bool:
+        """Whether the collection exists. Raises as :meth:`Store.prepare` does, also when the collection is
+        another one than ``spec`` says."""
+        ...
+
+
 # --- dead letters ---------------------------------------------------------------------------------------
 
 

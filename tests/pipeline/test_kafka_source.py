@@ -243,7 +243,7 @@ def test_the_source_honours_its_ports(stage: Stage) -> None:
 
 
 def test_a_poll_returns_no_more_than_it_was_asked_for(stage: Stage) -> None:
-    stage.write(*[0] * 5)
+    produce(stage.broker.bootstrap, [Record(stage.topic, 0, 0, b"k", b"v")] * 5)
     member = stage.member()
     member.until(lambda: bool(member.records))
     member.source.rewind((stage.topic, 0), 0)

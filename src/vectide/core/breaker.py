@@ -6,6 +6,10 @@ from collections import deque
 from dataclasses import dataclass, field
 
 
+#: Dead letters in a row that a half-open breaker lets pass.
+HALF_OPEN_IN_A_ROW = 3
+
+
 @dataclass(frozen=True, slots=True)
 class BreakerLimits:
     """Trips at ``in_a_row`` dead letters in a row, or when more than ``share`` of the last ``window``
@@ -20,7 +24,8 @@ class BreakerLimits:
 class Breaker:
     """Fed with every record's outcome of one table.
 
-    After :meth:`rearm` it is half-open: the first dead letter trips it again, the first success closes it.
+    After :meth:`rearm` it is half-open: a few dead letters in a row trip it again, the first success closes
+    it. A few, because the record at which it tries again may be poison by itself.
     """
 
     limits: BreakerLimits
@@ -44,12 +49,15 @@ class Breaker:
         self._push(dead=True)
         full = len(self._outcomes) >= self.limits.window
         flood = full and self._dead > self.limits.share * self.limits.window
-        if self._half_open or self._row > self.limits.in_a_row or flood:
+        in_a_row = min(HALF_OPEN_IN_A_ROW, self.limits.in_a_row) if self._half_open else self.limits.in_a_row
+        if self._row > in_a_row or flood:
             self.tripped = True
         return not self.tripped
 
     def rearm(self) -> None:
-        """Try again, carefully."""
+        """Try again, carefully. Nothing changes unless it has tripped."""
+        if not self.tripped:
+            return
         self.tripped = False
         self._half_open = True
         self._row = 0

@@ -34,9 +34,11 @@ class Lane:
     held: bool = True
     leaving: bool = False
     paused: bool = False
-    #: Set while the lane is halted: why, and when it tries again (monotonic seconds).
+    #: Set while the lane is halted: why, and when it tries again (monotonic seconds). ``resting``: it does
+    #: not try yet and takes nothing.
     halted: str = ""
     probe_at_s: float = 0.0
+    resting: bool = False
     committed: int | None = None
     #: Size and arrival (monotonic) of each record that is not behind the position yet, oldest first.
     arrivals: dict[int, tuple[int, float]] = field(default_factory=dict)
@@ -54,11 +56,6 @@ class Lane:
         return "" if self.mapping is None else self.mapping.table
 
     @property
-    def resting(self) -> bool:
-        """Halted and not trying."""
-        return bool(self.halted) and self.paused
-
-    @property
     def active(self) -> bool:
         """Whether new calls may be made for it."""
         return self.held and not self.leaving
@@ -71,8 +68,10 @@ class Lane:
             self.log,
             self.mapping,
             Tracker(self.tracker.position),
+            leaving=self.leaving,
             halted=cause,
             probe_at_s=probe_at_s,
+            resting=True,
             committed=self.committed,
         )
 
@@ -96,12 +95,17 @@ class Entry:
 
 @dataclass(eq=False, slots=True)
 class RowQueue:
-    """The changes of one row: those that wait, and whether one is being worked on."""
+    """The changes of one row: those that wait, and whether one is being worked on.
+
+    ``parked``: they cannot be completed and wait for a newer one, until ``news_by_s`` (monotonic).
+    """
 
     row: Row
     waiting: deque[Entry] = field(default_factory=deque)
     busy: bool = False
     queued: bool = False
+    parked: bool = False
+    news_by_s: float | None = None
 
     def take(self) -> list[Entry]:
         """The longest run of waiting entries of one lane that may be merged. Entries of lanes that are

@@ -34,6 +34,11 @@ class Tracker:
         """Records that are settled but wait behind an unsettled one."""
         return len(self._settled)
 
+    @property
+    def at_end(self) -> bool:
+        """Whether everything that the partition held at the last look has been received."""
+        return self._end > self._last
+
     def is_new(self, offset: int) -> bool:
         """Whether ``offset`` lies beyond everything received so far (else it is a repeat of this lane)."""
         return offset > self._last

@@ -56,6 +56,7 @@ class ThreadExecutor:
     def close(self, deadline: Deadline) -> None:
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
+        ours = tuple(f"vectide-{name}_" for name in self._pools)
         for thread in threading.enumerate():
-            if thread.name.startswith("vectide-") and thread is not threading.current_thread():
+            if thread.name.startswith(ours):
                 thread.join(deadline.remaining_s())

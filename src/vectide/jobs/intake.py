@@ -37,9 +37,10 @@ class Intake:
         return max(1, min(self._policy.poll_records, self.budget.room()))
 
     def accept(self, record: Record) -> Lane | None:
-        """Count the record in; None when nobody here owns its partition or it was received before."""
+        """Count the record in; None when nobody here owns its partition, its lane rests (the record is read
+        again when the lane tries again), or it was received before."""
         lane = self._lanes.get((record.topic, record.partition))
-        if lane is None or not lane.active or not lane.tracker.is_new(record.offset):
+        if lane is None or not lane.active or lane.resting or not lane.tracker.is_new(record.offset):
             return None
         lane.tracker.receive(record.offset)
         size = record.size_bytes
@@ -103,10 +104,11 @@ class Intake:
         self._set_paused([lane for lane in self._lanes.values() if not lane.paused], paused=True)
 
     def probe(self, lane: Lane) -> None:
-        """A halted lane tries again from its position. It stays named as halted until a record succeeds."""
+        """A halted lane tries again from its position, as soon as the budget has room. It stays named as
+        halted until a record succeeds."""
         self.breaker(lane.table).rearm()
         self._parts.source.rewind(lane.id, lane.tracker.position)
-        self._set_paused([lane], paused=False)
+        lane.resting = False
 
     def _set_paused(self, lanes: list[Lane], *, paused: bool) -> None:
         if not lanes:

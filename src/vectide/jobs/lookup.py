@@ -27,7 +27,7 @@ from vectide.jobs.calls import Caller
 from vectide.jobs.parts import Parts
 from vectide.jobs.rows import Rows
 from vectide.jobs.work import Verdict, Work
-from vectide.ports import Deadline
+from vectide.ports import Capabilities, Deadline
 
 _DECISIONS = {
     Skip: "skip",
@@ -111,32 +111,12 @@ class LookUp:
         work.plan = plan(merged.change, known, mapping)
         decision = _DECISIONS[type(work.plan)]
         try:
-            work.plan = self._made_legal(work.plan)
+            work.plan = made_legal(work.plan, self._parts.store.capabilities)
         except ValueRefused as refused:
             self._rows.poison(work, Verdict("value_refused", "plan", str(refused)))
             return
         self._parts.telemetry.count(signals.CHANGES_DECIDED, table=lane.table, decision=decision)
         self._perform(work)
-
-    def _made_legal(self, planned: Plan) -> Plan:
-        """The plan with metadata that the store can hold, before anybody pays for a vector."""
-        match planned:
-            case EmbedText(points):
-                legal = tuple(replace(point, metadata=self._normalised(point.metadata)) for point in points)
-                return replace(planned, points=legal)
-            case PatchMetadata(metadata):
-                return replace(planned, metadata=self._normalised(metadata))
-        return planned
-
-    def _normalised(self, metadata: Mapping[str, Value]) -> dict[str, Value]:
-        able = self._parts.store.capabilities
-        return normalise(
-            metadata,
-            max_integer=able.max_integer,
-            nested_metadata=able.nested_metadata,
-            null_metadata=able.null_metadata,
-            nul_in_text=able.nul_in_text,
-        )
 
     def _perform(self, work: Work) -> None:
         match work.plan:
@@ -146,7 +126,8 @@ class LookUp:
                 self.embed(work, planned)
             case Incomplete(columns):
                 names = ", ".join(columns)
-                self._rows.poison(work, Verdict("incomplete_row", "plan", f"unavailable columns: {names}"))
+                verdict = Verdict("incomplete_row", "plan", f"unavailable columns: {names}")
+                self._rows.await_news(work, verdict)
             case Drift(columns):
                 names = ", ".join(columns)
                 self._parts.log.error("schema_drift", table=work.lane.table, missing=names)
@@ -154,6 +135,29 @@ class LookUp:
                 self._halt(work.lane.table, f"the events lack mapped columns: {names}")
             case _:
                 self.write(work)
+
+
+def made_legal(planned: Plan, able: Capabilities) -> Plan:
+    """The plan with metadata that a store of these capabilities can hold, before anybody pays for a vector.
+
+    Raises :class:`~vectide.core.values.ValueRefused` when it cannot."""
+
+    def legal(metadata: Mapping[str, Value]) -> dict[str, Value]:
+        return normalise(
+            metadata,
+            max_integer=able.max_integer,
+            nested_metadata=able.nested_metadata,
+            null_metadata=able.null_metadata,
+            nul_in_text=able.nul_in_text,
+        )
+
+    match planned:
+        case EmbedText(points):
+            fit = tuple(replace(point, metadata=legal(point.metadata)) for point in points)
+            return replace(planned, points=fit)
+        case PatchMetadata(metadata):
+            return replace(planned, metadata=legal(metadata))
+    return planned
 
 
 def _may_need_values(work: Work) -> bool:

@@ -32,9 +32,10 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class StreamPolicy:
-    """Numbers of the pump; times in seconds. ``grace_s``: the drain on a stop takes three quarters of it."""
+    """Numbers of the pump; times in seconds. ``grace_s``: the drain on a stop takes three quarters of it.
+    ``incomplete_patience_s``: how long a change that cannot be completed waits for a newer one of its row."""
 
-    lookup: BatchLimits = field(default=BatchLimits(items=256, linger_s=0.005, quiet_s=0.002))
+    lookup: BatchLimits = field(default=BatchLimits(items=128, linger_s=0.005, quiet_s=0.002))
     embed: BatchLimits = field(default=BatchLimits(items=64, weight=None, linger_s=0.5))
     write: BatchLimits = field(default=BatchLimits(items=256, weight=4 * 2**20, linger_s=0.05, quiet_s=0.002))
     lookup_concurrency: int = 2
@@ -45,12 +46,13 @@ class StreamPolicy:
     dead_letter_timeout_s: float = 30.0
     records_in_flight: int = 40_000
     bytes_in_flight: int = 256 * 2**20
-    poll_records: int = 500
+    poll_records: int = 50
     commit_interval_s: float = 1.0
     revoke_drain_s: float = 10.0
     grace_s: float = 60.0
     idle_wait_s: float = 0.1
     busy_wait_s: float = 0.003
     halt_probe_s: float = 60.0
+    incomplete_patience_s: float = 10.0
     failures: FailurePolicy = DEFAULT_POLICY
     breaker: BreakerLimits = field(default_factory=BreakerLimits)

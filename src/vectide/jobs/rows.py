@@ -23,10 +23,12 @@ class Rows:
     end a record.
     """
 
-    def __init__(self, parts: Parts, settle: Settle) -> None:
+    def __init__(self, parts: Parts, settle: Settle, incomplete_patience_s: float) -> None:
         self._parts = parts
         self._settle = settle
+        self._patience_s = incomplete_patience_s
         self._queues: dict[Row, RowQueue] = {}
+        self._parked: dict[Row, RowQueue] = {}
         self.look_up: Callable[[RowQueue], None]
         self.send_letter: SendLetter
         self.write: Callable[[Work], None]
@@ -49,6 +51,7 @@ class Rows:
         if queue is None:
             queue = self._queues[row] = RowQueue(row)
         queue.waiting.append(entry)
+        self._unpark(queue)
         self._schedule(queue)
 
     def begin(self, queue: RowQueue) -> Work | None:
@@ -74,6 +77,7 @@ class Rows:
         self._count_savings(work, outcome, reason)
         if outcome in ("written", "deleted"):
             self._observe_freshness(lane, last.change)
+        work.queue.news_by_s = None
         self._end(work)
 
     def poison(self, work: Work, verdict: Verdict) -> None:
@@ -100,6 +104,39 @@ class Rows:
             work.queue.waiting.extendleft(reversed(absorbed))
         self._end(work)
         self.send_letter(work.lane, last.record, work.verdict)
+
+    def await_news(self, work: Work, verdict: Verdict) -> None:
+        """The change cannot be completed. That is poison only when no newer change of the row makes up for
+        it: a replay meets changes whose successors (a delete, say) have long been applied. So it waits
+        until the partition has been read to its end, a newer change arrives, or patience ends."""
+        queue, lane = work.queue, work.lane
+        now_s = self._parts.clock.monotonic()
+        if queue.news_by_s is None:
+            queue.news_by_s = now_s + self._patience_s
+        if queue.waiting and queue.waiting[0].lane is lane:
+            self.retry(work)
+        elif lane.tracker.at_end or now_s >= queue.news_by_s:
+            queue.news_by_s = None
+            self.poison(work, verdict)
+        else:
+            queue.parked = True
+            self._parked[queue.row] = queue
+            self.retry(work)
+
+    def wake(self, is_due: Callable[[RowQueue], bool]) -> None:
+        """Try the parked rows again for which nothing newer may come any more."""
+        for queue in [queue for queue in self._parked.values() if is_due(queue)]:
+            self._unpark(queue)
+            self._release(queue)
+
+    def wake_overdue(self) -> None:
+        """Try the parked rows again whose patience has ended."""
+        now_s = self._parts.clock.monotonic()
+        self.wake(lambda queue: queue.news_by_s is None or now_s >= queue.news_by_s)
+
+    def _unpark(self, queue: RowQueue) -> None:
+        queue.parked = False
+        self._parked.pop(queue.row, None)
 
     def retry(self, work: Work) -> None:
         """What the work was planned on is gone: its changes wait again and are looked up anew."""
@@ -142,10 +179,11 @@ class Rows:
             return
         while queue.waiting and not queue.waiting[0].lane.active:
             queue.waiting.popleft()
-        if queue.waiting:
-            self._schedule(queue)
-        else:
+        if not queue.waiting:
+            self._unpark(queue)
             self._queues.pop(queue.row, None)
+        elif not queue.parked:
+            self._schedule(queue)
 
     def _schedule(self, queue: RowQueue) -> None:
         if not queue.busy and not queue.queued:

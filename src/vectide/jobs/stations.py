@@ -42,7 +42,7 @@ class Stations:
         self._parts = parts
         self._policy = policy
         self._caller = caller = Caller(parts)
-        self.rows = rows = Rows(parts, settle)
+        self.rows = rows = Rows(parts, settle, policy.incomplete_patience_s)
         self._lookups: dict[str, Station[RowQueue]] = {}
         self._writes: dict[str, Station[Work]] = {}
         self._write = Write(parts, caller, rows, policy.store_timeout_s)

@@ -49,6 +49,7 @@ class Stream:
         self._commit_due_s = 0.0
         self._publish_due_s = 0.0
         self._halting: set[str] = set()
+        self._flowing = False
 
     # --- the loop ---------------------------------------------------------------------------------------
 
@@ -60,11 +61,12 @@ class Stream:
         """One turn: results in, calls out, records in, offsets on."""
         if self.finished:
             return
-        self._advance(self._policy.busy_wait_s if self.stations.calls else 0.0)
+        self._advance(self._policy.busy_wait_s if self.stations.calls and not self._flowing else 0.0)
         if self.stopping:
             self._finish_when_drained()
             return
         records = self._parts.source.poll(self.intake.room(), self._poll_wait_s())
+        self._flowing = bool(records)
         for record in records:
             self._receive(record)
         self._dispatch()
@@ -88,6 +90,7 @@ class Stream:
         self.beat_s = self._now()
         for completion in self._parts.executor.completed(wait_s):
             completion.done(completion)
+            self._dispatch()  # a free slot is not kept waiting for the other results
         self._dispatch()
 
     def _poll_wait_s(self) -> float:
@@ -194,7 +197,8 @@ class Stream:
         while any(lane.busy for lane in lanes) and not deadline.passed:
             self._advance(self._policy.busy_wait_s)
         self._commit_now(lanes)
-        self._forget(lanes)
+        # Not ``lanes``: one that halted during the drain has a successor.
+        self._forget([self.lanes[partition] for partition in partitions if partition in self.lanes])
         self._parts.telemetry.count(signals.ASSIGNMENTS, len(partitions), outcome="revoked")
 
     def on_lost(self, partitions: Sequence[Partition]) -> None:
@@ -203,8 +207,11 @@ class Stream:
 
     def on_end(self, partition: Partition, offset: int) -> None:
         lane = self.lanes.get(partition)
-        if lane is not None:
+        # A resting lane has forgotten records that lie before this end.
+        if lane is not None and not lane.resting:
             lane.tracker.reach(offset)
+            if lane.tracker.at_end:
+                self.stations.rows.wake(lambda queue: queue.waiting[0].lane is lane)
 
     def _leave(self, lanes: Sequence[Lane]) -> None:
         for lane in lanes:
@@ -238,7 +245,7 @@ class Stream:
         lanes = list(self.lanes.values())
         drained = not any(lane.busy for lane in lanes)
         if not drained and self._now() < self._stop_at_s:
-            self._parts.source.poll(1, 0.0)  # keeps the membership; everything is paused
+            self._parts.source.poll(1, self._poll_wait_s())  # keeps the membership; everything is paused
             return
         self._commit_now(lanes)
         left = self.intake.budget.held_records
@@ -287,6 +294,7 @@ class Stream:
         self._update_status()
         self.intake.publish()
         self.stations.publish()
+        self.stations.rows.wake_overdue()
         for lane in self.lanes.values():
             if lane.resting and now >= lane.probe_at_s:
                 self.intake.probe(lane)

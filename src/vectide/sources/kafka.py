@@ -88,6 +88,7 @@ class KafkaSource:
         self._commits = Commits(self._consumer, clock, telemetry, log, self._health, commit_patience_s)
         self._held = Holdings()
         self._raised: Exception | None = None
+        self._broken = False
         self._closing = False
 
     # --- life ------------------------------------------------------------------------------------------
@@ -116,7 +117,9 @@ class KafkaSource:
 
     def _leave(self) -> None:
         try:
-            self._consumer.close()
+            if not self._broken:
+                # Such a client can spin for ever when closed, and has no membership to give back.
+                self._consumer.close()
             self._admin.close()
         except (KafkaException, RuntimeError) as error:
             self._log.warning("source_close_failed", detail=str(error))
@@ -132,7 +135,7 @@ class KafkaSource:
         """
         for partition, end in self._held.due_ends().items():
             self._hearer.on_end(partition, end)
-        self._commits.send()
+        self._guarded(self._commits.send)
         wait_s = timeout_s
         while len(self._held) < max(1, max_records):
             message = self._consumer.poll(wait_s)
@@ -328,10 +331,14 @@ class KafkaSource:
         Raises :class:`SourceFatal` when no commit can succeed any more."""
         mine = {partition: offset for partition, offset in positions.items() if partition in self._held}
         self._commits.store(mine)
-        if wait:
-            self._commits.confirm(mine)
-        else:
-            self._commits.send()
+        try:
+            if wait:
+                self._commits.confirm(mine)
+            else:
+                self._commits.send()
+        except SourceFatal:
+            self._broken = True
+            raise
 
     # --- watching --------------------------------------------------------------------------------------
 
@@ -356,6 +363,10 @@ class KafkaSource:
     def topics_matching(self, deadline: Deadline) -> Sequence[str]:
         """The existing topics that the subscription stands for. Raises :class:`AdapterError`."""
         return self._admin.matching(self._topics, deadline)
+
+    def log_ids(self, topics: Sequence[str]) -> Mapping[str, str]:
+        """The identity of each topic's log, as listeners are told it. Never raises."""
+        return self._admin.log_ids(topics)
 
     def sample(self, topics: Sequence[str], per_partition: int, deadline: Deadline) -> Sequence[Record]:
         """The newest records of every partition of ``topics``, read outside the group.
@@ -392,6 +403,7 @@ class KafkaSource:
     def _raise_if_due(self) -> None:
         raised, self._raised = self._raised, None
         if raised is not None:
+            self._broken = isinstance(raised, SourceFatal)
             raise raised
 
 

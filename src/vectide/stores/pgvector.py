@@ -29,7 +29,7 @@ from vectide.ports import (
 )
 from vectide.stores.pgvector_connections import Connections, Link
 from vectide.stores.pgvector_errors import failure_of
-from vectide.stores.pgvector_setup import prepare_collection, read_statements, use_vector_types
+from vectide.stores.pgvector_setup import prepare_collection, read_statements, verify_collection, use_vector_types
 from vectide.stores.pgvector_sql import TIMEOUTS, Statements
 from vectide.stores.pgvector_writes import Batch, encoded_json, encoded_vector, refusing_the_unencodable
 
@@ -86,17 +86,15 @@ class PgVectorStore:
     def prepare(self, spec: CollectionSpec, deadline: Deadline) -> None:
         """As :meth:`vectide.ports.Store.prepare`. Creates the extension, the schema and the tables where
         they are missing and the rights suffice; never alters what is there."""
-        try:
-            with self._session(deadline) as link:
-                prepare_collection(link, self._schema, spec, indexed=self._indexed)
-        except AdapterError as error:
-            if error.failure.kind is Kind.TRANSIENT or error.failure.cause in ("disk_full", "read_only"):
-                raise
-            raise StartupRefused(
-                f"the pgvector store refuses collection {spec.name!r}: {error.failure.detail}"
-            ) from None
+        with self._refusing(spec), self._session(deadline) as link:
+            prepare_collection(link, self._schema, spec, indexed=self._indexed)
         # The extension may be new: connections opened before it do not know its types.
         self._connections.forget_idle()
+
+    def verify(self, spec: CollectionSpec, deadline: Deadline) -> bool:
+        """As :meth:`vectide.ports.Verifiable.verify`; reads only."""
+        with self._refusing(spec), self._session(deadline) as link:
+            return verify_collection(link, self._schema, spec, indexed=self._indexed)
 
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
         """As :meth:`vectide.ports.Store.write`, in one transaction.
@@ -171,6 +169,18 @@ class PgVectorStore:
         self._connections.close()
 
     # --- sessions ---
+
+    @contextmanager
+    def _refusing(self, spec: CollectionSpec) -> Iterator[None]:
+        """What an operator must mend before the start, as a refusal."""
+        try:
+            yield
+        except AdapterError as error:
+            if error.failure.kind is Kind.TRANSIENT or error.failure.cause in ("disk_full", "read_only"):
+                raise
+            raise StartupRefused(
+                f"the pgvector store refuses collection {spec.name!r}: {error.failure.detail}"
+            ) from None
 
     @contextmanager
     def _session(self, deadline: Deadline) -> Iterator[Link]:

@@ -52,17 +52,7 @@ def prepare_collection(link: Link, schema: str, spec: CollectionSpec, *, indexed
 
     Raises :class:`StartupRefused` for what only a person can resolve.
     """
-    _check_names(schema, spec)
-    if spec.metric not in q.METRICS:
-        raise StartupRefused(f"pgvector has no metric {spec.metric!r}: choose {', '.join(q.METRICS)}")
-    column = q.column_for(spec.dimensions, indexed=indexed)
-    if column is None:
-        limit = q.MAX_INDEXED_HALFVEC if indexed else q.MAX_DIMENSIONS
-        advice = "; a store with index none takes more" if indexed else ""
-        raise StartupRefused(
-            f"pgvector holds at most {limit} dimensions, the embedder makes {spec.dimensions}{advice}"
-        )
-    _check_extension(link, indexed=indexed)
+    column = _check_spec(link, schema, spec, indexed=indexed)
     if _found(link, schema, spec):
         return
     # Only under the lock does half of a collection mean damage, and not a replica that is making it.
@@ -77,6 +67,28 @@ def prepare_collection(link: Link, schema: str, spec: CollectionSpec, *, indexed
     shape = Shape(spec.name, column, spec.dimensions, spec.metric)
     for statement in q.create_table(schema, vector_schema, shape, index=indexed):
         link.execute(statement)
+
+
+def verify_collection(link: Link, schema: str, spec: CollectionSpec, *, indexed: bool) -> bool:
+    """Whether the collection is there, without making anything. Raises as :func:`prepare_collection`."""
+    _check_spec(link, schema, spec, indexed=indexed)
+    return _found(link, schema, spec, complete=True)
+
+
+def _check_spec(link: Link, schema: str, spec: CollectionSpec, *, indexed: bool) -> str:
+    """Refuse what PostgreSQL cannot hold; returns the type of the vectors' column."""
+    _check_names(schema, spec)
+    if spec.metric not in q.METRICS:
+        raise StartupRefused(f"pgvector has no metric {spec.metric!r}: choose {', '.join(q.METRICS)}")
+    column = q.column_for(spec.dimensions, indexed=indexed)
+    if column is None:
+        limit = q.MAX_INDEXED_HALFVEC if indexed else q.MAX_DIMENSIONS
+        advice = "; a store with index none takes more" if indexed else ""
+        raise StartupRefused(
+            f"pgvector holds at most {limit} dimensions, the embedder makes {spec.dimensions}{advice}"
+        )
+    _check_extension(link, indexed=indexed)
+    return column
 
 
 def _check_names(schema: str, spec: CollectionSpec) -> None:

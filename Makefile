@@ -1,0 +1,72 @@
+# The verbs of the project; each is a short script or one command. `make` alone lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+BIN := .venv/bin
+
+# Simulation: seeds and the first of them. `make simulate SEEDS=1 FIRST=4711` repeats one.
+SEEDS ?= 10000
+FIRST ?= 0
+
+.PHONY: help
+help: ## list the verbs
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r verb what; do printf '  make %-12s %s\n' "$$verb" "$$what"; done
+
+.PHONY: setup
+setup: ## make .venv with everything needed (the other verbs do it by themselves; PYTHON= names the interpreter)
+	@scripts/setup.sh $(or $(firstword $(MAKECMDGOALS)),setup)
+
+.PHONY: demo
+demo: setup ## see it work: broker, PostgreSQL, model and events are embedded; nothing is left behind
+	@$(BIN)/vectide demo $(ARGS)
+
+.PHONY: test
+test: setup ## unit, contract, pipeline and simulation tests (ARGS= goes to pytest)
+	@$(BIN)/python -m pytest -m "not real" $(ARGS)
+
+.PHONY: test-real
+test-real: setup ## the service on a real Kafka, Connect, Debezium and PostgreSQL; needs Java 17 and Maven
+	@$(BIN)/python -m pytest -m real -rs tests/real $(ARGS)
+
+.PHONY: simulate
+simulate: setup ## the pump against simulated parts: SEEDS=10000 from FIRST=0
+	@$(BIN)/python -m tests.simulation.run $(FIRST) $(SEEDS)
+
+.PHONY: bench
+bench: setup ## measure it against a plain consume-embed-write loop
+	@$(BIN)/python -m bench $(ARGS)
+
+.PHONY: lint
+lint: setup ## style of the code, and who imports whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m scripts.check_imports
+
+.PHONY: type
+type: setup ## types, strictly, tests included
+	@$(BIN)/mypy
+
+.PHONY: docs
+docs: setup ## write the pages that are made from the code
+	@$(BIN)/python -m scripts.generate_docs
+
+.PHONY: docs-check
+docs-check: setup ## verify that those pages are up to date, and that the links between pages lead somewhere
+	@$(BIN)/python -m scripts.generate_docs --check
+
+.PHONY: nightly
+nightly: setup ## whatever takes longer: the real stack, many more simulated seeds, the benchmark
+	@$(MAKE) test-real
+	@$(MAKE) simulate SEEDS=100000 FIRST=$(shell date +%Y%m%d)00000
+	@$(MAKE) bench
+
+.PHONY: lock
+lock: ## take the newest versions that pyproject.toml allows into requirements.lock
+	@scripts/lock.sh --upgrade
+
+.PHONY: clean
+clean: ## remove whatever the other verbs made, .venv included
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,321 @@
+"""The composition root of the verbs that only look: check, preview and search. None of them waits for what
+does not answer, and none writes anything."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from vectide.app import (
+    SAMPLE_RECORDS,
+    build_codec,
+    build_dead_letters,
+    build_embedder,
+    build_source,
+    build_store,
+    check_topics,
+    collections_of,
+    newest_records,
+    unknown_columns,
+)
+from vectide.core.model import Record, Row, Stamp, Value
+from vectide.jobs.check import CheckFailed, Result, Verdict, judge_events, run_check
+from vectide.jobs.executor import SystemClock
+from vectide.jobs.preview import Preview, Previewer, Rules
+from vectide.ops.logs import Logs
+from vectide.ops.metrics import PrometheusTelemetry
+from vectide.ports import (
+    AdapterError,
+    CollectionSpec,
+    Deadline,
+    Embedder,
+    Hit,
+    Searchable,
+    StartupRefused,
+    Store,
+    Verifiable,
+)
+from vectide.settings import Settings, SettingsError
+from vectide.sources.kafka import KafkaSource
+from vectide.testing.recordings import read_recording
+
+#: Stands for the space of a provider that nobody has asked: nothing stored is compared with it.
+_ANY_SPACE: Final = "preview"
+_CLOSE_S: Final = 5.0
+_CLOCK: Final = SystemClock()
+
+
+@contextmanager
+def _source(settings: Settings) -> Iterator[KafkaSource]:
+    """A source that joins no group. What its client would log is in the errors of its calls."""
+    source = build_source(settings, PrometheusTelemetry(), Logs(stream=io.StringIO()))
+    try:
+        yield source
+    finally:
+        source.close(Deadline.after(_CLOCK, _CLOSE_S))
+
+
+def _exists(store: Store, spec: CollectionSpec, deadline: Deadline) -> bool:
+    """Whether the collection is there, and as far as the store can tell what ``spec`` says."""
+    if isinstance(store, Verifiable):
+        return store.verify(spec, deadline)
+    return _answers(store, spec.name, deadline)
+
+
+def _answers(store: Store, collection: str, deadline: Deadline) -> bool:
+    """Whether the store knows the collection, by asking it for nothing."""
+    try:
+        store.stamps(collection, [], deadline)
+    except AdapterError as error:
+        if error.failure.cause == "collection_missing":
+            return False
+        raise
+    return True
+
+
+# --- check ----------------------------------------------------------------------------------------------
+
+
+def check(settings: Settings, timeout_s: float, tell: Callable[[Result], None]) -> list[Result]:
+    """Ask every dependency once. ``tell`` hears each result as it comes; ``timeout_s`` is for each call."""
+    with ExitStack() as stack:
+        checks = _Checks(settings, timeout_s, tell, stack)
+        checks.run()
+    return checks.results
+
+
+class _Checks:
+    def __init__(
+        self, settings: Settings, timeout_s: float, tell: Callable[[Result], None], stack: ExitStack
+    ) -> None:
+        self._settings = settings
+        self._timeout_s = timeout_s
+        self._tell = tell
+        self._stack = stack
+        self._embedder: Embedder | None = None
+        self._source: KafkaSource | None = None
+        self._newest: Sequence[Record] | None = None
+        self.results: list[Result] = []
+
+    def run(self) -> None:
+        at_embedder = "check VECTIDE_EMBEDDER__BASE_URL, the network and the provider's status"
+        self._check("embedder", self._ask_embedder, at_embedder)
+        address = "DSN" if self._settings.store.dsn else "URL"
+        at_store = f"check VECTIDE_STORE__{address}, the network, and that the server runs"
+        self._check("store", self._ask_store, at_store)
+        at_kafka = "check VECTIDE_KAFKA__BOOTSTRAP_SERVERS and __EXTRA, the network, and that the brokers run"
+        self._check("topics", self._ask_kafka, at_kafka)
+        if self._source is None:
+            self._skip("Kafka does not answer", "dead letters", "events")
+            return
+        self._check("dead letters", self._ask_dead_letters, at_kafka)
+        self._check("events", self._ask_events, at_kafka)
+
+    def _deadline(self) -> Deadline:
+        return Deadline.after(_CLOCK, self._timeout_s)
+
+    def _check(self, name: str, ask: Callable[[], str], unreachable: str) -> None:
+        self._add(run_check(name, ask, unreachable=unreachable))
+
+    def _skip(self, why: str, *names: str) -> None:
+        for name in names:
+            self._add(Result(name, Verdict.SKIPPED, why))
+
+    def _add(self, result: Result) -> None:
+        self.results.append(result)
+        self._tell(result)
+
+    def _ask_embedder(self) -> str:
+        embedder = build_embedder(self._settings)
+        self._stack.callback(embedder.close)
+        embedder.prepare(self._deadline())
+        self._embedder = embedder
+        return f"{embedder.space}: {embedder.dimensions} dimensions"
+
+    def _ask_store(self) -> str:
+        store = build_store(self._settings)
+        self._stack.callback(store.close)
+        if self._embedder is None:
+            names = sorted({mapping.collection for mapping in self._settings.mappings})
+            there = {name: _answers(store, name, self._deadline()) for name in names}
+            return _listed(there) + " (dimensions not verified: the embedder did not tell its own)"
+        specs = collections_of(self._settings, self._embedder)
+        return _listed({name: _exists(store, spec, self._deadline()) for name, spec in specs.items()})
+
+    def _ask_kafka(self) -> str:
+        source = self._stack.enter_context(_source(self._settings))
+        topics = source.topics_matching(self._deadline())
+        self._source = source
+        check_topics(self._settings, source, self._deadline())
+        return ", ".join(topics) or "no topic matches yet"
+
+    def _ask_dead_letters(self) -> str:
+        letters = build_dead_letters(self._settings)
+        try:
+            letters.check(self._deadline())
+        finally:
+            letters.close()
+        return self._settings.dlq.topic
+
+    def _ask_events(self) -> str:
+        assert self._source is not None
+        newest = newest_records(self._source, SAMPLE_RECORDS, self._deadline())
+        codec = build_codec(self._settings)
+        problems = unknown_columns(self._settings, newest, codec)
+        if problems:
+            raise CheckFailed("; ".join(problems), "correct the columns in the tables file")
+        found = []
+        for mapping in self._settings.mappings:
+            records = [record for record in newest if self._settings.mapping_of(record.topic) is mapping]
+            found.append(f"{mapping.table}: {judge_events(records, codec.decode, mapping)}")
+        return "; ".join(found)
+
+
+def _listed(collections: Mapping[str, bool]) -> str:
+    return ", ".join(
+        f"{name} {'is there' if there else 'is made at the first start'}"
+        for name, there in collections.items()
+    )
+
+
+# --- preview --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewRequest:
+    """What to preview: the records of a file, else the ``newest`` ones of every partition; only those of
+    ``tables`` if any are named. ``stored``: decide from what the store holds. ``timeout_s`` is for each
+    call."""
+
+    recording: Path | None = None
+    newest: int = 10
+    tables: Sequence[str] = ()
+    stored: bool = False
+    timeout_s: float = 10.0
+
+
+def preview(settings: Settings, request: PreviewRequest) -> Iterator[Preview]:
+    """What would become of each record, in order. Nothing is written; only ``stored`` asks the provider."""
+    unknown = sorted(set(request.tables) - {mapping.table for mapping in settings.mappings})
+    if unknown:
+        raise SettingsError([f"there is no table {', '.join(unknown)}: there are {_tables(settings)}"])
+    with ExitStack() as stack:
+        embedder = build_embedder(settings)
+        stack.callback(embedder.close)
+        store = build_store(settings)
+        stack.callback(store.close)
+        records, logs = _records(settings, request)
+        stored = _stored(settings, request, embedder, store)
+        rules = Rules(
+            decode=build_codec(settings).decode,
+            mapping_of=settings.mapping_of,
+            capabilities=store.capabilities,
+            limits=embedder.limits,
+            count_tokens=embedder.count_tokens,
+            space=embedder.space if request.stored else _ANY_SPACE,
+        )
+        previewer = Previewer(rules, log_of=lambda topic: logs.get(topic, topic), stored=stored)
+        for record in records:
+            mapping = settings.mapping_of(record.topic)
+            if not request.tables or (mapping is not None and mapping.table in request.tables):
+                yield previewer.preview(record)
+
+
+def _records(settings: Settings, request: PreviewRequest) -> tuple[Sequence[Record], Mapping[str, str]]:
+    """The records in order, and the identity of the log of each topic where it is known."""
+    if request.recording is not None:
+        try:
+            return read_recording(request.recording), {}
+        except OSError as error:
+            problem = f"{request.recording} cannot be read: {error.strerror or type(error).__name__}"
+        except ValueError as error:
+            problem = str(error)
+        raise SettingsError([problem])
+    deadline = Deadline.after(_CLOCK, request.timeout_s)
+    with _source(settings) as source:
+        check_topics(settings, source, deadline)
+        records = newest_records(source, request.newest, deadline)
+        logs = source.log_ids(sorted({record.topic for record in records}))
+    return sorted(records, key=lambda record: (record.topic, record.partition, record.offset)), logs
+
+
+def _stored(
+    settings: Settings, request: PreviewRequest, embedder: Embedder, store: Store
+) -> Callable[[str, Row], Stamp | None]:
+    """Asks the store for a row's stamp, or answers that it has none."""
+    if not request.stored:
+        return lambda _collection, _row: None
+    deadline = Deadline.after(_CLOCK, request.timeout_s)
+    embedder.prepare(deadline)
+    specs = collections_of(settings, embedder)
+    there = {name for name, spec in specs.items() if _exists(store, spec, deadline)}
+
+    def ask(collection: str, row: Row) -> Stamp | None:
+        if collection not in there:
+            return None
+        deadline = Deadline.after(_CLOCK, request.timeout_s)
+        return store.stamps(collection, [row], deadline, values=True)[0]
+
+    return ask
+
+
+def _tables(settings: Settings) -> str:
+    return ", ".join(mapping.table for mapping in settings.mappings)
+
+
+# --- search ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """A query: its text, the table or the collection (neither: the only one), metadata that must be equal."""
+
+    text: str
+    table: str | None = None
+    collection: str | None = None
+    filters: Mapping[str, Value] | None = None
+    limit: int = 10
+    timeout_s: float = 10.0
+
+
+def search(settings: Settings, request: SearchRequest) -> Sequence[Hit]:
+    """The rows most similar to the text. Raises StartupRefused when the collection cannot be searched."""
+    if not request.text.strip():
+        raise SettingsError(["the text to search for is blank"])
+    collection = _collection(settings, request)
+    deadline = Deadline.after(_CLOCK, request.timeout_s)
+    with ExitStack() as stack:
+        embedder = build_embedder(settings)
+        stack.callback(embedder.close)
+        store = build_store(settings)
+        stack.callback(store.close)
+        if not isinstance(store, Searchable):
+            raise StartupRefused(f"the store {settings.store.kind!r} cannot be searched from here")
+        embedder.prepare(deadline)
+        if not _exists(store, collections_of(settings, embedder)[collection], deadline):
+            raise StartupRefused(f"there is no collection {collection!r} yet: `vectide run` makes it")
+        vector = embedder.embed_query(request.text, deadline)
+        return store.search(collection, vector, request.limit, deadline, request.filters or {})
+
+
+def _collection(settings: Settings, request: SearchRequest) -> str:
+    """The collection to search, or SettingsError saying which there are."""
+    by_table = {mapping.table: mapping.collection for mapping in settings.mappings}
+    known = sorted(set(by_table.values()))
+    if request.table is not None:
+        if request.table not in by_table:
+            raise SettingsError([f"there is no table {request.table}: there are {', '.join(by_table)}"])
+        return by_table[request.table]
+    if request.collection is not None:
+        if request.collection not in known:
+            raise SettingsError(
+                [f"no table fills a collection {request.collection}: there are {', '.join(known)}"]
+            )
+        return request.collection
+    if len(known) > 1:
+        raise SettingsError([f"there are several tables, name one with --table: {', '.join(by_table)}"])
+    return known[0]

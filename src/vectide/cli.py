@@ -1,0 +1,280 @@
+"""The command line: the verbs, their options and their exit codes.
+
+=====  ==============================================================================================
+code   meaning
+=====  ==============================================================================================
+0      done, or stopped cleanly
+1      a check or a verification failed
+2      wrong configuration or usage
+3      a dependency refused (credentials, dimension, missing topic), or does not answer a verb that
+       does not wait
+70     a fatal error while running, or a stop that took longer than VECTIDE_LIMITS__GRACE_S
+128+n  `run` ended at once, because signal n came while it was stopping already
+=====  ==============================================================================================
+
+What a verb needs is imported when it runs: the others must not pay for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+
+import typer
+
+from vectide import __version__
+
+if TYPE_CHECKING:
+    from vectide.settings import Settings
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_REFUSED: Final = 3
+EXIT_FATAL: Final = 70
+
+_EXIT_CODES: Final = (
+    "Exit codes: 0 done or clean stop; 1 a check or verification failed; 2 wrong configuration or usage; "
+    "3 a dependency refused, or does not answer a verb that does not wait; 70 a fatal error while running."
+)
+
+app = typer.Typer(
+    name="vectide",
+    help="Keeps a vector store equal to your database: Debezium change events in, embeddings out.\n\n"
+    "Configured by VECTIDE_* environment variables: `vectide config` lists them.",
+    epilog=_EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Timeout = Annotated[
+    float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Time limit of each call.")
+]
+
+
+def main() -> None:
+    """Run the verb that the arguments name; ends the process with its exit code."""
+    try:
+        app()
+    except Exception as error:  # noqa: BLE001 (told in one line, with the exit code that it means)
+        sys.exit(_told(error))
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"vectide {__version__}")
+        raise typer.Exit
+
+
+# --- verbs ----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def run() -> None:
+    """Stream: change events from Kafka into the vector store, until SIGTERM or Ctrl-C.
+
+    The first signal finishes what is paid for and commits, a second one ends at once. Whatever was not
+    committed is done again after the next start; what is stored already is not paid for again.
+    """
+    try:
+        settings = _settings()
+        from vectide.app import serve
+
+        serve(settings)
+    except Exception as error:  # noqa: BLE001
+        _leave(_told(error))
+    _leave(0)
+
+
+@app.command()
+def check(timeout: Timeout = 10.0, as_json: AsJson = False) -> None:
+    """Validate the configuration and ask every dependency once; changes nothing."""
+    from vectide.settings import SettingsError, effective
+
+    try:
+        settings = _settings()
+    except SettingsError as error:
+        if as_json:
+            _print_json({"ok": False, "problems": error.problems})
+            raise typer.Exit(EXIT_USAGE) from None
+        raise
+    from vectide import cli_output as output
+    from vectide.app_inspect import check as ask
+
+    told = output.NOTHING if as_json else output.check_told
+    if not as_json:
+        output.configuration(effective(settings))
+    results = ask(settings, timeout, told)
+    ok = not output.failures(results)
+    if as_json:
+        _print_json({"ok": ok, "configuration": effective(settings), "checks": output.plain(results)})
+    else:
+        output.check_summary(results)
+    if not ok:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def preview(
+    recording: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Records of this file (JSON lines) instead of Kafka's newest."),
+    ] = None,
+    newest: Annotated[int, typer.Option(min=1, help="How many records of each partition.")] = 10,
+    table: Annotated[list[str] | None, typer.Option(help="Only this table (repeatable).")] = None,
+    stored: Annotated[
+        bool, typer.Option("--store", help="Decide from what the store holds, not as if it were empty.")
+    ] = False,
+    timeout: Timeout = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """Show what would become of real events: decision, text, tokens, id, metadata. Writes nothing.
+
+    This shows the content of rows. Records are decided one after the other, each on what those before it
+    would have left; the service may also merge changes of a row that wait.
+    """
+    settings = _settings()
+    from vectide import cli_output as output
+    from vectide.app_inspect import PreviewRequest
+    from vectide.app_inspect import preview as decide
+
+    request = PreviewRequest(recording, newest, table or (), stored, timeout)
+    previews = decide(settings, request)
+    if as_json:
+        _print_lines(output.plain_preview(one) for one in previews)
+    else:
+        output.previews(previews)
+
+
+@app.command()
+def search(
+    text: Annotated[str, typer.Argument(help="What to search for.")],
+    table: Annotated[str | None, typer.Option(help="Table to search.")] = None,
+    collection: Annotated[str | None, typer.Option(help="Collection to search.")] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter", metavar="NAME=VALUE", help="Metadata that must be equal (repeatable); VALUE is JSON or text."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Most rows.")] = 10,
+    timeout: Timeout = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Search the store: the rows most similar to a text. This shows the content of rows."""
+    if table and collection:
+        raise typer.BadParameter("give --table or --collection, not both")
+    equal = dict(_filter(given) for given in filters or ())
+    settings = _settings()
+    from vectide import cli_output as output
+    from vectide.app_inspect import SearchRequest
+    from vectide.app_inspect import search as find
+
+    hits = find(settings, SearchRequest(text, table, collection, equal, limit, timeout))
+    if as_json:
+        _print_lines(output.plain_hit(hit) for hit in hits)
+    else:
+        output.hits(hits)
+
+
+@app.command()
+def config(
+    effective: Annotated[
+        bool, typer.Option("--effective", help="Print what is in force, secrets hidden, instead.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List every environment variable with its default and meaning."""
+    from vectide import cli_output as output
+    from vectide.settings import describe
+    from vectide.settings import effective as in_force
+
+    if effective:
+        shown = in_force(_settings())
+        _print_json(shown) if as_json else output.configuration(shown)
+    elif as_json:
+        _print_json(output.plain_variables(describe()))
+    else:
+        output.variables(describe())
+
+
+# --- what they share ------------------------------------------------------------------------------------
+
+
+def _settings() -> Settings:
+    from vectide.settings import load
+
+    return load(os.environ)
+
+
+def _filter(given: str) -> tuple[str, Any]:
+    """``name=value``: the value as JSON (number, true, null, "text") if it is that, else as the text it is."""
+    name, separator, value = given.partition("=")
+    if not separator or not name.strip():
+        raise typer.BadParameter(f"{given!r} is not NAME=VALUE", param_hint="--filter")
+    try:
+        return name.strip(), json.loads(value)
+    except ValueError:
+        return name.strip(), value
+
+
+def _told(error: Exception) -> int:
+    """Say on stderr what is wrong, one line for each problem; returns the exit code."""
+    from vectide.ports import AdapterError, MissingExtra, SourceFatal, StartupRefused
+    from vectide.settings import SettingsError
+
+    match error:
+        case SettingsError(problems=problems):
+            lines, code = problems, EXIT_USAGE
+        case MissingExtra():
+            lines, code = [str(error)], EXIT_USAGE
+        case StartupRefused():
+            lines, code = [str(error)], EXIT_REFUSED
+        case AdapterError():
+            lines, code = [f"a dependency cannot be used now: {error}"], EXIT_REFUSED
+        case SourceFatal():
+            lines, code = [f"fatal: Kafka: {error}"], EXIT_FATAL
+        case _:
+            # Its message may hold row content.
+            lines, code = [f"fatal: {type(error).__name__}{_place(error)}"], EXIT_FATAL
+    for line in lines:
+        typer.echo(f"vectide: {' '.join(line.split())}", err=True)
+    return code
+
+
+def _place(error: BaseException) -> str:
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None:
+        return ""
+    code = last.tb_frame.f_code
+    return f" in {code.co_name} ({Path(code.co_filename).name}:{last.tb_lineno})"
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now: the threads that a stop gave up must not hold it, as a normal exit lets them."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            pass
+    os._exit(code)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def _print_lines(values: Iterable[Any]) -> None:
+    for value in values:
+        typer.echo(json.dumps(value, ensure_ascii=False, default=str))

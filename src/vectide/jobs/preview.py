@@ -1,0 +1,223 @@
+"""What the pump would do with records, decided by the same codec, mapping and planner, without doing it.
+
+Each record is planned by itself, on what the records before it would have left in the store. (The pump may
+merge waiting changes of one row, which saves work and ends the same.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from vectide.core.mapping import TableMapping
+from vectide.core.model import (
+    Change,
+    DecodeError,
+    Deleted,
+    Ignored,
+    Position,
+    Record,
+    Row,
+    Stamp,
+    Truncated,
+    Upserted,
+    Value,
+)
+from vectide.core.planner import (
+    Drift,
+    EmbedText,
+    Incomplete,
+    Known,
+    MarkStale,
+    PatchMetadata,
+    Plan,
+    RemoveRow,
+    Skip,
+    plan,
+)
+from vectide.core.values import ValueRefused
+from vectide.jobs.lookup import made_legal
+from vectide.ports import Capabilities, EmbedderLimits
+
+
+class Decision(Enum):
+    """What would become of a record."""
+
+    SKIP = "skip"
+    EMBED = "embed"
+    PATCH = "patch"
+    REMOVE = "remove"
+    DEAD_LETTER = "dead_letter"
+    #: The table would stop and wait for an operator.
+    HALT = "halt"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text that would be embedded, and the point that it would become."""
+
+    point: str
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What would become of one record. ``reason`` is the reason to skip or remove or the cause of the dead
+    letter; ``points`` are the ids concerned; names in ``keep`` would keep their stored value."""
+
+    record: Record
+    decision: Decision
+    reason: str = ""
+    detail: str = ""
+    table: str = ""
+    collection: str = ""
+    row: Row | None = None
+    points: tuple[str, ...] = ()
+    texts: tuple[Text, ...] = ()
+    metadata: Mapping[str, Value] = field(default_factory=dict)
+    keep: frozenset[str] = frozenset()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that would be sent."""
+        return sum(text.tokens for text in self.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the decisions depend on besides the records and what is stored."""
+
+    decode: Callable[[Record], Change]
+    mapping_of: Callable[[str], TableMapping | None]
+    capabilities: Capabilities
+    limits: EmbedderLimits
+    count_tokens: Callable[[str], int]
+    space: str
+
+
+class Previewer:
+    """Previews records in the order given, remembering what each would leave behind.
+
+    ``log_of`` tells the identity of a topic's log. ``stored`` is asked once for each row: collection and row
+    to the stamp (with its kept values) that the store holds.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        *,
+        log_of: Callable[[str], str] = lambda topic: topic,
+        stored: Callable[[str, Row], Stamp | None] = lambda _collection, _row: None,
+    ) -> None:
+        self._rules = rules
+        self._log_of = log_of
+        self._stored = stored
+        self._stamps: dict[Row, Stamp | None] = {}
+
+    def preview(self, record: Record) -> Preview:
+        """What would become of the next record."""
+        mapping = self._rules.mapping_of(record.topic)
+        if mapping is None:
+            return Preview(record, Decision.SKIP, "unmapped_topic")
+        seen = Preview(record, Decision.SKIP, table=mapping.table, collection=mapping.collection)
+        try:
+            return self._placed(seen, mapping, self._rules.decode(record))
+        except DecodeError as error:
+            return replace(seen, decision=Decision.DEAD_LETTER, reason=error.cause, detail=error.detail)
+
+    def _placed(self, seen: Preview, mapping: TableMapping, change: Change) -> Preview:
+        match change:
+            case Ignored(reason):
+                return replace(seen, reason=reason)
+            case Truncated():
+                raise DecodeError("truncate", "a truncate cannot be applied row by row")
+            case Upserted() | Deleted():
+                unneeded = mapping.skip_reason(change)
+                if unneeded is not None:
+                    return replace(seen, reason=unneeded)
+                return self._planned(replace(seen, row=mapping.row_of(change)), mapping, change)
+
+    def _planned(self, seen: Preview, mapping: TableMapping, change: Upserted | Deleted) -> Preview:
+        record, row = seen.record, seen.row
+        assert row is not None
+        if row not in self._stamps:
+            self._stamps[row] = self._stored(mapping.collection, row)
+        stamp = self._stamps[row]
+        position = Position(self._log_of(record.topic), record.partition, record.offset)
+        planned = plan(change, Known(row, position, stamp, self._rules.space), mapping)
+        try:
+            shown = self._shown(seen, made_legal(planned, self._rules.capabilities))
+        except ValueRefused as refused:
+            shown = replace(seen, decision=Decision.DEAD_LETTER, reason="value_refused", detail=str(refused))
+        self._stamps[row] = _left(shown.decision, planned, stamp)
+        return shown
+
+    def _shown(self, seen: Preview, planned: Plan) -> Preview:
+        row = seen.row
+        assert row is not None
+        match planned:
+            case Skip(reason) | MarkStale(_, reason):
+                return replace(seen, reason=reason)
+            case PatchMetadata(metadata, keep):
+                return replace(
+                    seen, decision=Decision.PATCH, points=(row.head_id,), metadata=metadata, keep=keep
+                )
+            case RemoveRow(ids, reason):
+                return replace(seen, decision=Decision.REMOVE, reason=reason, points=ids)
+            case EmbedText():
+                return self._embedded(seen, planned)
+            case Incomplete(columns):
+                detail = f"unavailable columns: {', '.join(columns)}"
+                return replace(seen, decision=Decision.DEAD_LETTER, reason="incomplete_row", detail=detail)
+            case Drift(columns):
+                detail = f"the events lack mapped columns: {', '.join(columns)}"
+                return replace(seen, decision=Decision.HALT, reason="drift", detail=detail)
+
+    def _embedded(self, seen: Preview, planned: EmbedText) -> Preview:
+        texts = tuple(
+            Text(point.id, text, self._rules.count_tokens(text))
+            for point, text in zip(planned.points, planned.texts, strict=True)
+        )
+        shown = replace(
+            seen,
+            decision=Decision.EMBED,
+            points=tuple(point.id for point in planned.points),
+            texts=texts,
+            metadata=planned.points[0].metadata,
+            keep=planned.keep,
+        )
+        longest = max(text.tokens for text in texts)
+        limit = self._rules.limits.max_text_tokens
+        if limit is not None and longest > limit:
+            detail = f"{longest} tokens; the model takes {limit}"
+            return replace(shown, decision=Decision.DEAD_LETTER, reason="text_too_long", detail=detail)
+        return shown
+
+
+def _left(decision: Decision, planned: Plan, stamp: Stamp | None) -> Stamp | None:
+    """The stamp that the store would hold afterwards."""
+    if decision is Decision.DEAD_LETTER:
+        return None if stamp is None else replace(stamp, stale=True)
+    match planned:
+        case EmbedText(points):
+            written = points[0].stamp
+            return None if written is None else replace(written, values=points[0].values)
+        case PatchMetadata(stamp=new, values=values):
+            kept = values if values is not None or stamp is None else stamp.values
+            return replace(new, values=kept)
+        case RemoveRow():
+            return None
+        case MarkStale(new):
+            return new
+        case _:
+            return stamp
+
+
+def tally(previews: Sequence[Preview]) -> dict[str, int]:
+    """How many records would meet each decision."""
+    counts = {decision.value: 0 for decision in Decision}
+    for preview in previews:
+        counts[preview.decision.value] += 1
+    return {decision: count for decision, count in counts.items() if count}

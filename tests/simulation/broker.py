@@ -1,0 +1,203 @@
+"""The simulated Kafka: the logs, the committed offsets, and one consumer of the group."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from tests.simulation.clock import START_S, SimClock
+from tests.simulation.scenario import PARTITIONS, Event
+
+from vectide.core.failures import Failure, Kind
+from vectide.core.model import Change, DecodeError, Record, Upserted
+from vectide.ports import AdapterError, Deadline, Letter, Partition, SourceListener
+
+#: A record's place: topic, partition, offset.
+Place = tuple[str, int, int]
+
+
+def place_of(record: Record) -> Place:
+    return (record.topic, record.partition, record.offset)
+
+
+def log_of(topic: str) -> str:
+    """The identity of the topic's log, as a broker would tell it."""
+    return f"id of {topic}"
+
+
+class SimBroker:
+    """The logs of all topics, their committed offsets, and the dead letters."""
+
+    def __init__(self, clock: SimClock, events: Sequence[Event]) -> None:
+        self._clock = clock
+        partitions = [(topic, p) for topic, count in PARTITIONS.items() for p in range(count)]
+        self.logs: dict[Partition, list[tuple[float, Record]]] = {partition: [] for partition in partitions}
+        self.ends: dict[Partition, int] = dict.fromkeys(partitions, 0)
+        #: In the order in which they were produced.
+        self.changes: dict[Place, Change | None] = {}
+        self.committed: dict[Partition, int] = {}
+        self.dead: list[Letter] = []
+        #: While it is on, events come without a mapped column, as after a schema change.
+        self.drifting = False
+        for event in events:
+            partition = (event.topic, event.partition)
+            record = Record(*partition, self.ends[partition], b"key", b"value")
+            self.logs[partition].append((event.at_s + START_S, record))
+            self.changes[place_of(record)] = event.change
+            self.ends[partition] = record.offset + 1 + event.hole
+
+    def decode(self, record: Record) -> Change:
+        """The codec of this world."""
+        change = self.changes[place_of(record)]
+        if change is None:
+            raise DecodeError("not_json", "garbage")
+        if self.drifting and isinstance(change, Upserted):
+            return replace(change, columns={k: v for k, v in change.columns.items() if k != "price"})
+        return change
+
+    def read(self, partition: Partition, offset: int, limit: int) -> tuple[list[Record], bool]:
+        """Arrived records from ``offset`` on, and whether they reach the end of the log."""
+        log = self.logs[partition]
+        found = [record for at_s, record in log if record.offset >= offset and at_s <= self._clock.now_s]
+        whole = not log or log[-1][0] <= self._clock.now_s
+        return found[:limit], whole and len(found) <= limit
+
+
+class SimSource:
+    """One consumer of the group. Rebalances and lost partitions come from the scenario's faults."""
+
+    def __init__(self, broker: SimBroker, clock: SimClock, rng: random.Random) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._rng = rng
+        self._listener: SourceListener
+        self._positions: dict[Partition, int] = {}
+        self._paused: set[Partition] = set()
+        self._ended: set[Partition] = set()
+        self._stored: dict[Partition, int] = {}
+        self._pending: list[str] = []
+        self._away: list[Partition] = list(broker.logs)
+        self._back_at_s = 0.0
+        self.commits_fail = False
+
+    def start(self, listener: SourceListener) -> None:
+        self._listener = listener
+
+    def disturb(self, what: str) -> None:
+        """``lost`` or ``rebalance`` with the next poll."""
+        self._pending.append(what)
+
+    def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
+        self._rebalance()
+        self._report_ends()
+        records = self._take(max_records)
+        end_s = self._clock.now_s + timeout_s
+        while not records and self._clock.now_s < end_s:
+            due = self._clock.next_s()
+            self._clock.advance_to(min(end_s, max(due, self._clock.now_s) if due is not None else end_s))
+            records = self._take(max_records)
+        return records
+
+    def _rebalance(self) -> None:
+        for what in self._pending:
+            chosen = [partition for partition in self._positions if self._rng.random() < 0.7]
+            if what == "lost":
+                self._drop(chosen)
+                self._listener.on_lost(chosen)
+            else:
+                self._listener.on_revoked(chosen)
+                self._drop(chosen)
+            self._away += chosen
+            self._back_at_s = self._clock.now_s + self._rng.choice((0.0, 0.01, 0.2))
+        self._pending = []
+        if self._away and self._clock.now_s >= self._back_at_s:
+            back, self._away = self._away, []
+            for partition in back:
+                self._positions[partition] = self._broker.committed.get(partition, 0)
+            self._listener.on_assigned({partition: log_of(partition[0]) for partition in back})
+        elif self._away:
+            self._clock.at(self._back_at_s, lambda: None)
+
+    def _drop(self, partitions: Sequence[Partition]) -> None:
+        for partition in partitions:
+            del self._positions[partition]
+            self._paused.discard(partition)
+            self._ended.discard(partition)
+            self._stored.pop(partition, None)
+
+    def _take(self, max_records: int) -> list[Record]:
+        taken: list[Record] = []
+        order = [partition for partition in self._positions if partition not in self._paused]
+        self._rng.shuffle(order)
+        for partition in order:
+            if len(taken) >= max_records:
+                break
+            limit = self._rng.randint(1, max_records - len(taken))
+            records, whole = self._broker.read(partition, self._positions[partition], limit)
+            taken += records
+            if records:
+                self._positions[partition] = records[-1].offset + 1
+            if whole:
+                self._positions[partition] = self._broker.ends[partition]
+        return taken
+
+    def _report_ends(self) -> None:
+        # Of paused partitions too: the end may have been met before the pause.
+        for partition, position in self._positions.items():
+            if position == self._broker.ends[partition] and partition not in self._ended:
+                self._ended.add(partition)
+                self._listener.on_end(partition, position)
+
+    def pause(self, partitions: Sequence[Partition]) -> None:
+        self._paused |= set(partitions)
+
+    def resume(self, partitions: Sequence[Partition]) -> None:
+        self._paused -= set(partitions)
+
+    def rewind(self, partition: Partition, offset: int | None) -> None:
+        self._positions[partition] = self._broker.committed.get(partition, 0) if offset is None else offset
+        self._ended.discard(partition)
+
+    def commit(self, positions: Mapping[Partition, int], *, wait: bool) -> None:
+        for partition, offset in positions.items():
+            assert partition in self._positions, f"commit for {partition}, which is not assigned"
+            self._stored[partition] = offset
+        if self.commits_fail or (not wait and self._rng.random() < 0.1):
+            if wait:
+                raise AdapterError(Failure(Kind.TRANSIENT, "coordinator"))
+            return  # what is stored goes with the next commit
+        self._broker.committed.update(self._stored)
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        return {}
+
+    def end_offsets(self) -> Mapping[Partition, int]:
+        return {partition: self._broker.ends[partition] for partition in self._positions}
+
+    def close(self, deadline: Deadline) -> None:
+        pass
+
+
+class SimDeadLetters:
+    """Appends to the broker's list, or fails before or after it."""
+
+    def __init__(self, broker: SimBroker, rng: random.Random, error_rate: float) -> None:
+        self._broker = broker
+        self._rng = rng
+        self._error_rate = error_rate
+        self.down = False
+        self.refuses = False
+
+    def send(self, letters: Sequence[Letter], deadline: Deadline) -> None:
+        if self.refuses:
+            raise AdapterError(Failure(Kind.OPERATOR, "topic_missing"))
+        if self.down or self._rng.random() < self._error_rate:
+            raise AdapterError(Failure(Kind.TRANSIENT, "delivery"))
+        self._broker.dead += letters
+        if self._rng.random() < self._error_rate:
+            raise AdapterError(Failure(Kind.TRANSIENT, "report_lost"))
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,243 @@
+"""The invariants of the pump, checked from outside while it runs and when it has come to rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tests.simulation.broker import Place, log_of, place_of
+from tests.simulation.scenario import POISON_PRICE, POISON_TEXT, TABLES, Scenario
+from tests.simulation.world import SOON, SimTelemetry, World, vector_of
+
+from vectide.core import signals
+from vectide.core.lane import Lane
+from vectide.core.model import Change, Deleted, Order, Position, Row, Upserted, text_hash
+from vectide.jobs.stream import Stream
+from vectide.ports import Stored
+from vectide.testing.fold import Expected, Fold, Leaves, Nothing
+
+#: The changes of one row in the order of the log, and what each leaves.
+History = list[tuple[Place, Leaves]]
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise :class:`Violation` unless it holds."""
+    if not holds:
+        raise Violation(message)
+
+
+class Watch:
+    """Looks at one world while process after process runs in it."""
+
+    def __init__(self, world: World, scenario: Scenario) -> None:
+        self._world = world
+        self._scenario = scenario
+        self._stream: Stream
+        self._telemetry: SimTelemetry
+        self._settled: set[Place] = set()
+        self._partitions: dict[Row, set[int]] = {}
+        for (topic, partition, _), change in world.broker.changes.items():
+            if isinstance(change, Upserted | Deleted):
+                self._partitions.setdefault(_row_of(topic, change), set()).add(partition)
+        world.provider.watch = self._texts_sent
+
+    def follow(self, stream: Stream, telemetry: SimTelemetry) -> None:
+        """Watch this process from now on."""
+        self._stream, self._telemetry = stream, telemetry
+        inner = stream.intake.settle
+
+        def settle(lane: Lane, offset: int, outcome: str, reason: str) -> None:
+            self._record_settles(lane, offset, outcome, reason)
+            inner(lane, offset, outcome, reason)
+
+        stream.intake.settle = settle  # type: ignore[method-assign]
+
+    # --- at every instant -------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """After every step of the pump."""
+        self._check_committed()
+        self._check_counts()
+        self._check_budget()
+
+    def _check_committed(self) -> None:
+        for partition, committed in self._world.broker.committed.items():
+            for _, record in self._world.broker.logs[partition]:
+                if record.offset >= committed:
+                    break
+                settled = place_of(record) in self._settled
+                require(settled, f"invariant 1: {committed} committed before {record.where} settled")
+
+    def _check_counts(self) -> None:
+        tally = self._stream.intake.tally
+        lanes = self._stream.lanes.values()
+        flying = sum(len(lane.tracker) - lane.tracker.settled_ahead for lane in lanes)
+        ends = sum(tally[name] for name in ("written", "deleted", "skipped", "dead_lettered", "forgotten"))
+        require(tally["received"] == ends + flying, f"invariant 12: {dict(tally)}, in flight {flying}")
+        counts = self._telemetry.counts
+        told = counts[signals.RECORDS_SETTLED] + counts[signals.RECORDS_FORGOTTEN]
+        received = counts[signals.RECORDS_RECEIVED]
+        require(received == told + flying, f"invariant 12: metrics say {received}, not {told} + {flying}")
+        busy = [lane.busy for lane in lanes]
+        require(min(busy, default=0) >= 0, f"works per lane: {busy}")
+        require(flying > 0 or not any(busy), f"{sum(busy)} works for no records")
+
+    def _check_budget(self) -> None:
+        budget, lanes = self._stream.intake.budget, self._stream.lanes.values()
+        held = sum(len(lane.tracker) for lane in lanes)
+        require(budget.held_records == held, f"budget: {budget.held_records} records, lanes hold {held}")
+        held_bytes = sum(lane.bytes_held for lane in lanes)
+        require(budget.held_bytes == held_bytes, f"budget: {budget.held_bytes} bytes, not {held_bytes}")
+        limit = self._scenario.records_in_flight
+        require(held <= limit, f"invariant 11: {held} records held, {limit} allowed")
+        # One poll's worth may come on top: sizes are only known after the fact.
+        limit = self._scenario.bytes_in_flight + 10 * 250
+        require(held_bytes <= limit, f"invariant 11: {held_bytes} bytes held, {limit} allowed")
+
+    # --- invariant 2 ------------------------------------------------------------------------------------
+
+    def _record_settles(self, lane: Lane, offset: int, outcome: str, reason: str) -> None:
+        """The store or the dead letters must show it."""
+        current = self._stream.lanes.get(lane.id) is lane
+        require(current, f"invariant 4: {lane.id}@{offset} settled by a lane that is gone")
+        place = (*lane.id, offset)
+        change = self._world.broker.changes[place]
+        shown = self._shows(place, change, outcome, reason)
+        require(shown, f"invariant 2: {place} settled as {outcome} {reason}, but it is not")
+        self._settled.add(place)
+
+    def _shows(self, place: Place, change: Change | None, outcome: str, reason: str) -> bool:
+        topic, partition, offset = place
+        if outcome == "dead_lettered":
+            return any(place_of(letter.record) == place for letter in self._world.broker.dead)
+        if not isinstance(change, Upserted | Deleted):
+            return outcome == "skipped"
+        row = _row_of(topic, change)
+        stamp = self._world.store.stamp_of(row)
+        mine = Position(log_of(topic), partition, offset)
+        match (outcome, reason):
+            case ("deleted", _) | ("skipped", "absent" | "soft_deleted" | "empty_text"):
+                return stamp is None
+            case ("written", _) | ("skipped", "unchanged"):
+                return stamp is not None and (
+                    reason == "unchanged"
+                    or len(self._partitions[row]) > 1
+                    or mine.relation_to(stamp.position) in (Order.SAME, Order.OLDER)
+                )
+            case ("skipped", "already_applied"):
+                return stamp is not None and mine.relation_to(stamp.position) in (Order.SAME, Order.OLDER)
+        return reason == "superseded"
+
+    # --- invariants 5 and 7 -----------------------------------------------------------------------------
+
+    def _texts_sent(self, texts: Sequence[str]) -> None:
+        under_way = self._stream.stations.texts_under_way()
+        require(len(texts) == len(set(texts)), f"one text twice in a call: {texts}")
+        for text in texts:
+            require(bool(text.strip()), "invariant 5: a blank text was sent")
+            waiting = under_way.get(text_hash(text), ())
+            news = not waiting or any(self._is_news(row, mine, text) for row, mine in waiting)
+            require(news, f"invariant 7: {text!r} was sent although it is stored or overtaken")
+
+    def _is_news(self, row: Row, mine: Position, text: str) -> bool:
+        stamp = self._world.store.stamp_of(row)
+        if stamp is None:
+            return True
+        known = stamp.chunks == (text_hash(text),)
+        return not known and mine.relation_to(stamp.position) in (Order.NEWER, Order.UNKNOWN)
+
+    # --- at rest ----------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Everything is committed: the store must be the fold of the topic (invariant 14)."""
+        points = {point.row: point for point in self._scan()}
+        histories = self._histories()
+        dead = {place_of(letter.record) for letter in self._world.broker.dead}
+        for row, history in histories.items():
+            point = points.pop(row, None)
+            if len(self._partitions[row]) == 1:
+                self._check_row(row, history, dead, point)
+                self._check_dead(row, history, dead)
+            if point is not None:
+                _check_vector(point)
+        require(not points, f"invariant 14: points of unknown rows: {sorted(map(str, points))}")
+        for place in dead:
+            change = self._world.broker.changes[place]
+            fine = change is None or isinstance(change, Upserted)
+            require(fine, f"invariant 10: {place} was dead-lettered")
+
+    def _scan(self) -> Sequence[Stored]:
+        inner = self._world.store.inner
+        return [
+            point
+            for mapping in TABLES.values()
+            for point in inner.scan(mapping.collection, None, 10**6, SOON, vectors=True)[0]
+        ]
+
+    def _histories(self) -> dict[Row, History]:
+        folds = {topic: Fold(mapping) for topic, mapping in TABLES.items()}
+        histories: dict[Row, History] = {}
+        for place, change in self._world.broker.changes.items():
+            if isinstance(change, Upserted | Deleted):
+                row, leaves = folds[place[0]].apply(change)
+                histories.setdefault(row, []).append((place, leaves))
+        return histories
+
+    def _check_row(self, row: Row, history: History, dead: set[Place], point: Stored | None) -> None:
+        last = max((at for at, (place, _) in enumerate(history) if place not in dead), default=-1)
+        overtaken = history[last + 1 :]
+        due = history[last][1] if last >= 0 else Nothing.ABSENT
+        if overtaken and row in self._world.store.vanished and point is None:
+            return  # the change that met no point could not be completed: it is in the dead letters
+        if any(_is_as(point, leaves) for _, leaves in overtaken if not _is_refused(leaves)):
+            return  # dead-lettered for want of a column, then applied by a replay that merged it
+        require(_is_as(point, due), f"invariant 14: {row} is {point}, expected {due}")
+        if point is not None:
+            stale = point.stamp is not None and point.stamp.stale
+            require(stale == bool(overtaken), f"{row}: stale is {stale}, dead-lettered since: {overtaken}")
+
+    def _check_dead(self, row: Row, history: History, dead: set[Place]) -> None:
+        """Only what can never succeed is in the dead letters (invariant 10)."""
+        before: Leaves = Nothing.ABSENT
+        whole = False
+        for at, (place, leaves) in enumerate(history):
+            change = self._world.broker.changes[place]
+            partial = isinstance(change, Upserted) and bool(change.unavailable)
+            if place in dead:
+                # Once the row is removed, a replay finds nothing that could complete a change before that.
+                gone = row in self._world.store.vanished or any(le is Nothing.ABSENT for _, le in history[at:])
+                excused = partial and (gone or not whole)
+                told = f"invariant 10: {place} was dead-lettered after {before}"
+                require(_is_refused(leaves) or excused, told)
+            before = leaves
+            can_be_applied = isinstance(leaves, Expected) and not _is_refused(leaves) and place not in dead
+            whole = can_be_applied and (whole or not partial)
+
+
+def _row_of(topic: str, change: Upserted | Deleted) -> Row:
+    return TABLES[topic].row_of(change)
+
+
+def _check_vector(point: Stored) -> None:
+    assert point.text is not None
+    assert point.vector is not None
+    right = np.array_equal(point.vector, vector_of(point.text))
+    require(right, f"invariant 9: {point.row} has the vector of another text")
+    require("unavailable" not in point.text, "invariant 5: a placeholder was stored")
+
+
+def _is_as(point: Stored | None, leaves: Leaves) -> bool:
+    if not isinstance(leaves, Expected):
+        return point is None and leaves is Nothing.ABSENT
+    return point is not None and (point.text, dict(point.metadata)) == (leaves.text, dict(leaves.metadata))
+
+
+def _is_refused(leaves: Leaves) -> bool:
+    """Whether the provider or the store refuse such a row by itself."""
+    if not isinstance(leaves, Expected):
+        return False
+    return POISON_TEXT in leaves.text or POISON_PRICE in leaves.metadata.values()

@@ -1,0 +1,88 @@
+"""Virtual time, and an executor that lives in it."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vectide.ports import AdapterError, Completion, Deadline
+
+START_S = 1000.0
+
+
+class SimClock:
+    """Virtual time; things happen when it passes their moment."""
+
+    def __init__(self) -> None:
+        self.now_s = START_S
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def wall_ms(self) -> int:
+        return int(self.now_s * 1000)
+
+    def at(self, moment_s: float, happen: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._agenda, (moment_s, self._count, happen))
+
+    def next_s(self) -> float | None:
+        return self._agenda[0][0] if self._agenda else None
+
+    def advance_to(self, moment_s: float) -> None:
+        while self._agenda and self._agenda[0][0] <= moment_s:
+            due, _, happen = heapq.heappop(self._agenda)
+            self.now_s = max(self.now_s, due)
+            happen()
+        self.now_s = max(self.now_s, moment_s)
+
+
+class SimExecutor:
+    """A call takes effect after a random while and returns after another one, so that a crash or a rebalance
+    can fall before, between and after."""
+
+    def __init__(self, clock: SimClock, rng: random.Random) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._finished: list[Completion] = []
+        self._pending: list[Callable[[], None]] = []
+
+    def submit(self, pool: str, call: Callable[[], Any], done: Callable[[Completion], None]) -> None:
+        def apply() -> None:
+            if apply not in self._pending:
+                return
+            self._pending.remove(apply)
+            try:
+                completion = Completion(done, result=call())
+            except AdapterError as error:
+                completion = Completion(done, error=error)
+            delay_s = self._rng.choice((0.0, 0.001, 0.02))
+            self._clock.at(self._clock.now_s + delay_s, lambda: self._finished.append(completion))
+
+        self._pending.append(apply)
+        self._clock.at(self._clock.now_s + self._rng.choice((0.0, 0.001, 0.01, 0.1)), apply)
+
+    def crash(self) -> None:
+        """The process dies: requests on the wire arrive or do not, nobody hears the answers."""
+        for apply in list(self._pending):
+            if self._rng.random() < 0.5:
+                apply()
+        self._pending.clear()
+
+    def completed(self, wait_s: float) -> Sequence[Completion]:
+        self._clock.advance_to(self._clock.now_s)
+        end_s = self._clock.now_s + wait_s
+        while not self._finished and (due := self._clock.next_s()) is not None and due <= end_s:
+            self._clock.advance_to(due)
+        if not self._finished:
+            self._clock.advance_to(end_s)
+        finished, self._finished = self._finished, []
+        self._rng.shuffle(finished)
+        return finished
+
+    def close(self, deadline: Deadline) -> None:
+        pass
