@@ -67,9 +67,13 @@ RULES: Final[Mapping[str, Rule]] = {
     "jobs": _rule(_ADAPTER),
     "ops": _rule("core", "prometheus_client starlette structlog uvicorn"),
     "app": _rule(
-        "vectide core ports settings codecs sources embedders stores deadletters jobs ops", "numpy tenacity"
+        "vectide core ports settings codecs sources embedders stores deadletters jobs ops testing",
+        "numpy tenacity",
     ),
-    "demo": _rule("vectide app settings ports core testing", "confluent_kafka msgspec numpy psycopg rich"),
+    "demo": _rule(
+        "vectide app settings ports core jobs testing",
+        "confluent_kafka msgspec numpy prometheus_client psycopg rich",
+    ),
     "cli": _rule("vectide app settings ports core demo", "click rich typer yaml"),
     "__main__": _rule("cli"),
 }

@@ -1,7 +1,7 @@
 """The pages of the docs that are made from the code, so that they cannot drift from it.
 
-    python -m scripts.generate_docs            # write them
-    python -m scripts.generate_docs --check    # verify them, and the links of all pages; exit code 1 if wrong
+python -m scripts.generate_docs            # write them
+python -m scripts.generate_docs --check    # verify them, and the links of all pages; exit code 1 if wrong
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def settings_page() -> str:
         NOTICE,
         "# Settings",
         "",
-        "All settings are environment variables. A name that begins with `VECTIDE_` and is not listed here is an "
-        "error at start (but for what Kubernetes injects for a Service of that name), and so are values that do "
-        "not fit; all problems are told at once. White space around a value is dropped; a blank value counts as "
-        "not given. A *secret* can be given as a file instead: its path in `<VARIABLE>_FILE`.",
+        "All settings are environment variables. A name that begins with `VECTIDE_` and is not listed here is",
+        "an error at start (but for what Kubernetes injects for a Service of that name), and so are values that",
+        "do not fit; all problems are told at once. White space around a value is dropped; a blank value counts",
+        "as not given. A *secret* can be given as a file instead: its path in `<VARIABLE>_FILE`.",
     ]
     for name, section in _sections().items():
         prefix = f"{PREFIX}{name}__".upper()
@@ -66,7 +66,7 @@ def _variable_row(variable: VariableDoc) -> list[str]:
 
 def _table_keys() -> list[str]:
     """The keys of one table, with those of the mappings inside it."""
-    inner = {"embed": EmbedSettings, "soft_delete": SoftDeleteSettings}
+    inner: Mapping[str, type[Section]] = {"embed": EmbedSettings, "soft_delete": SoftDeleteSettings}
     rows = []
     for name, info in TableSettings.model_fields.items():
         rows.append([f"`{name}`", "yes" if info.is_required() else "", _escaped(info.description or "")])
@@ -81,7 +81,12 @@ def _table_keys() -> list[str]:
 def metrics_page() -> str:
     """Every metric with its labels and their values."""
     rows = [
-        [f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.labels), _escaped(metric.help)]
+        [
+            f"`{metric.name}`",
+            metric.kind,
+            ", ".join(f"`{label}`" for label in metric.labels),
+            _escaped(metric.help),
+        ]
         for metric in signals.CATALOGUE.values()
     ]
     labels = [[f"`{name}`", _escaped(meaning)] for name, meaning in signals.LABELS.items()]
@@ -160,7 +165,9 @@ def drift() -> list[str]:
     for path, make in PAGES.items():
         old = path.read_text("utf-8") if path.exists() else ""
         name = str(path.relative_to(ROOT))
-        diff = unified_diff(old.splitlines(), make().splitlines(), name, "as the code has it", lineterm="", n=0)
+        diff = unified_diff(
+            old.splitlines(), make().splitlines(), name, "as the code has it", lineterm="", n=0
+        )
         found += ["\n".join(lines)] if (lines := list(diff)) else []
     return found
 

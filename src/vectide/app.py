@@ -1,63 +1,39 @@
-"""The composition root: settings to objects to a job. The only module that knows every adapter."""
+"""The composition root: settings to parts. The only module that knows every adapter; what the parts make up
+is in ``app_service`` (the service) and ``app_inspect`` (the verbs that only look)."""
 
 from __future__ import annotations
 
-import random
-import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Final, TypeVar
-
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set
-from tenacity.wait import wait_exponential_jitter
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from vectide import __version__, codecs, embedders, stores
-from vectide.core import signals
 from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import Kind
-from vectide.core.health import Health, health_of
-from vectide.core.lifecycle import State, Status, Trouble, assess
 from vectide.core.model import DecodeError, Record, Upserted
 from vectide.deadletters import KafkaDeadLetters
-from vectide.jobs.executor import SystemClock, ThreadExecutor
-from vectide.jobs.parts import Parts, StreamPolicy
-from vectide.jobs.stream import Stream
-from vectide.ops.http import HttpServer, ListenError, build_app
+from vectide.jobs.executor import SystemClock
+from vectide.jobs.parts import StreamPolicy
 from vectide.ops.logs import Logs
 from vectide.ops.metrics import PrometheusTelemetry
-from vectide.ops.stopping import Stopping
 from vectide.ports import (
     AdapterError,
     Codec,
     CollectionSpec,
     Deadline,
     Embedder,
-    MissingExtra,
     StartupRefused,
     Store,
 )
-from vectide.settings import Settings, SettingsError, secret_values
+from vectide.settings import Settings, SettingsError
 from vectide.sources.kafka import KafkaSource
 
-T = TypeVar("T")
-
-#: Time for one call of the start-up; it is repeated until it succeeds.
-START_CALL_S: Final = 10.0
 #: Records of each partition that the start-up looks at to verify the mapped columns.
 SAMPLE_RECORDS: Final = 5
 LOOKUP_LINGER_S: Final = 0.005
 LOOKUP_CONCURRENCY: Final = 2
 #: Planning the rows of one look-up keeps the pump's thread busy: small enough that calls do not wait for it.
 LOOKUP_ITEMS: Final = 128
-#: Workers need the interpreter only for moments, but at once: a free slot costs throughput.
-SWITCH_INTERVAL_S: Final = 0.001
-
-
-class Stopped(Exception):
-    """The service was asked to stop before it had started."""
 
 
 # --- parts ----------------------------------------------------------------------------------------------
@@ -198,194 +174,3 @@ def unknown_columns(settings: Settings, records: Sequence[Record], codec: Codec)
         for table, columns in missing.items()
         if columns
     ]
-
-
-# --- the service ----------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Stage:
-    """What the process is at, for the health endpoints: the pump's own status once it runs."""
-
-    status: Status
-    beat: Callable[[], float]
-
-
-class Service:
-    """``vectide run``: everything from the settings to the last commit.
-
-    :meth:`run` blocks until :meth:`stop` (from any thread) and its drain are done. It raises SettingsError,
-    StartupRefused or MissingExtra for what an operator must mend before a start, and anything else for what
-    is fatal while running.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._stopping = threading.Event()
-        self._clock = SystemClock()
-        self._logs = Logs(settings.log.format, settings.log.level, secrets=secret_values(settings))
-        self._log = self._logs.get("vectide")
-        self._telemetry = PrometheusTelemetry()
-        self._stage = _Stage(assess(started=False, stopping=False, troubles=()), self._clock.monotonic)
-
-    def stop(self) -> None:
-        """Ask the service to end. Only sets a flag."""
-        self._stopping.set()
-
-    def run(self, ending: Callable[[], None] = lambda: None) -> None:
-        """``ending`` is told when the work is over, well or not, and everything is about to be closed."""
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
-        self._logs.capture_libraries()
-        self._telemetry.gauge(signals.BUILD_INFO, 1, version=__version__)
-        http = self._http()
-        try:
-            http.start()
-        except ListenError as error:
-            raise SettingsError([str(error)]) from None
-        self._log.info("listening", host=self._settings.http.host, port=http.port, version=__version__)
-        try:
-            self._run(ending)
-        except Stopped:
-            self._log.info("stopped", drained=True, replayed_later=0)
-        except (SettingsError, StartupRefused, MissingExtra) as refusal:
-            self._log.error("refused", detail="; ".join(str(refusal).splitlines()))
-            raise
-        except Exception as error:
-            self._log.error("fatal", exc_info=error)
-            raise
-        finally:
-            http.stop()
-
-    def _http(self) -> HttpServer:
-        given = self._settings.http
-        token = given.token.get_secret_value() if given.token else None
-        app = build_app(
-            self._health,
-            self._telemetry.exposition,
-            exposition_type=self._telemetry.content_type,
-            token=token,
-        )
-        return HttpServer(app, host=given.host, port=given.port)
-
-    def _health(self) -> Health:
-        stage = self._stage
-        beat_age_s = self._clock.monotonic() - stage.beat()
-        limit_s = self._settings.limits.stall_s
-        return health_of(stage.status, beat_age_s=beat_age_s, max_beat_age_s=limit_s)
-
-    # --- start ------------------------------------------------------------------------------------------
-
-    def _run(self, ending: Callable[[], None]) -> None:
-        settings = self._settings
-        embedder = build_embedder(settings)
-        store = build_store(settings)
-        letters = build_dead_letters(settings)
-        source = build_source(settings, self._telemetry, self._logs)
-        codec = build_codec(settings)
-        policy = policy_of(settings)
-        executor = ThreadExecutor(
-            {
-                "lookup": policy.lookup_concurrency,
-                "embed": policy.embed_concurrency,
-                "write": policy.write_concurrency,
-                "dead_letter": 1,
-            }
-        )
-        try:
-            self._start_up(embedder, store, letters, source, codec)
-            parts = Parts(
-                source,
-                codec.decode,
-                settings.mapping_of,
-                embedder,
-                store,
-                letters,
-                executor,
-                self._clock,
-                self._telemetry,
-                self._logs.get("stream"),
-                random.random,
-            )
-            self._stream(Stream(parts, policy))
-        finally:
-            ending()
-            deadline = Deadline.after(self._clock, settings.limits.grace_s / 8)
-            source.close(deadline)
-            executor.close(deadline)
-            letters.close()
-            store.close()
-            embedder.close()
-
-    def _start_up(
-        self,
-        embedder: Embedder,
-        store: Store,
-        letters: KafkaDeadLetters,
-        source: KafkaSource,
-        codec: Codec,
-    ) -> None:
-        """Wait for what cannot be reached; refuse what can never work."""
-        self._wait_for("embedder", embedder.prepare)
-        for spec in collections_of(self._settings, embedder).values():
-            self._wait_for("store", partial(store.prepare, spec))
-        self._wait_for("kafka", lambda deadline: check_topics(self._settings, source, deadline))
-        self._wait_for("dead letters", letters.check)
-        newest = self._wait_for("kafka", lambda deadline: newest_records(source, SAMPLE_RECORDS, deadline))
-        problems = unknown_columns(self._settings, newest, codec)
-        if problems:
-            raise SettingsError(problems)
-
-    def _wait_for(self, what: str, attempt: Callable[[Deadline], T]) -> T:
-        """Repeat until it succeeds; the reason is shown on every surface meanwhile."""
-
-        def tell(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            assert isinstance(error, AdapterError)
-            failure = error.failure
-            self._is_starting(Trouble(what, failure.cause, halting=failure.kind is Kind.OPERATOR))
-            self._log.warning("waiting", dependency=what, cause=failure.cause, detail=failure.detail)
-
-        def pause(seconds: float) -> None:
-            self._stopping.wait(seconds)
-
-        retrying = Retrying(
-            retry=retry_if_exception_type(AdapterError),
-            wait=wait_exponential_jitter(initial=0.5, max=15.0),
-            stop=stop_when_event_set(self._stopping),
-            sleep=pause,
-            before_sleep=tell,
-            reraise=True,
-        )
-        try:
-            result = retrying(lambda: attempt(Deadline.after(self._clock, START_CALL_S)))
-        except AdapterError:
-            raise Stopped from None
-        if self._stopping.is_set():
-            raise Stopped
-        self._is_starting()
-        return result
-
-    def _is_starting(self, *troubles: Trouble) -> None:
-        status = assess(started=False, stopping=False, troubles=troubles)
-        self._stage = replace(self._stage, status=status)
-        for state in State:
-            self._telemetry.gauge(signals.STATE, float(state is status.state), state=state.value)
-
-    # --- run --------------------------------------------------------------------------------------------
-
-    def _stream(self, stream: Stream) -> None:
-        stream.start()
-        self._log.info("started", tables=len(self._settings.mappings), topics=len(self._settings.topics))
-        while not stream.finished:
-            if self._stopping.is_set():
-                stream.stop()
-            stream.step()
-            self._stage = _Stage(stream.status, lambda: stream.beat_s)
-
-
-def serve(settings: Settings) -> None:
-    """Run the service until a signal ends it. Only from the main thread; raises as :meth:`Service.run`."""
-    service = Service(settings)
-    stopping = Stopping(service.stop, settings.limits.grace_s)
-    stopping.install()
-    service.run(ending=stopping.begin)

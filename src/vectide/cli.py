@@ -87,7 +87,7 @@ def run() -> None:
     """
     try:
         settings = _settings()
-        from vectide.app import serve
+        from vectide.app_service import serve
 
         serve(settings)
     except Exception as error:  # noqa: BLE001
@@ -163,7 +163,9 @@ def search(
     filters: Annotated[
         list[str] | None,
         typer.Option(
-            "--filter", metavar="NAME=VALUE", help="Metadata that must be equal (repeatable); VALUE is JSON or text."
+            "--filter",
+            metavar="NAME=VALUE",
+            help="Metadata that must be equal (repeatable); VALUE is JSON or text.",
         ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most rows.")] = 10,
@@ -217,7 +219,7 @@ def _settings() -> Settings:
 
 
 def _filter(given: str) -> tuple[str, Any]:
-    """``name=value``: the value as JSON (number, true, null, "text") if it is that, else as the text it is."""
+    """``name=value``: the value as JSON (number, true, "text") if it is that, else the text as it is."""
     name, separator, value = given.partition("=")
     if not separator or not name.strip():
         raise typer.BadParameter(f"{given!r} is not NAME=VALUE", param_hint="--filter")

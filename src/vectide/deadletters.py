@@ -311,19 +311,19 @@ class KafkaDeadLetters:
                 refused.append(error)
 
         config: dict[str, Any] = {**self._config, "error_cb": on_error}
-        admin = AdminClient(config)
         remaining_s = deadline.remaining_s()
-        future = admin.describe_topics(
-            TopicCollection([self.topic]), include_authorized_operations=True, request_timeout=remaining_s
-        )[self.topic]
-        try:
-            allowed = future.result(remaining_s + 1.0).authorized_operations
-        except TimeoutError as timeout:
-            detail = f"{self.topic}: no answer about the topic"
-            raise AdapterError(Failure(Kind.TRANSIENT, "timed_out", detail)) from timeout
-        except KafkaException as exception:
-            admin.poll(0)
-            raise self._refusal(refused[-1] if refused else _error_of(exception)) from exception
+        with AdminClient(config) as admin:
+            future = admin.describe_topics(
+                TopicCollection([self.topic]), include_authorized_operations=True, request_timeout=remaining_s
+            )[self.topic]
+            try:
+                allowed = future.result(remaining_s + 1.0).authorized_operations
+            except TimeoutError as timeout:
+                detail = f"{self.topic}: no answer about the topic"
+                raise AdapterError(Failure(Kind.TRANSIENT, "timed_out", detail)) from timeout
+            except KafkaException as exception:
+                admin.poll(0)
+                raise self._refusal(refused[-1] if refused else _error_of(exception)) from exception
         # A broker that does not tell is believed.
         if allowed and not {AclOperation.WRITE, AclOperation.ALL} & set(allowed):
             raise StartupRefused(self._not_allowed("WRITE"))

@@ -17,6 +17,8 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import PydanticBaseSettingsSource
 
 from vectide.core.mapping import TableMapping
 from vectide.settings_sections import (
@@ -130,9 +132,9 @@ def load(environ: Mapping[str, str]) -> Settings:
     Raises :class:`SettingsError` with every problem, not just the first.
     """
     problems: list[str] = []
-    values: _Values = {name: {} for name in _SECTIONS}
-    for variable in _VARIABLES:
-        _read(variable, environ, values, problems)
+    values: _Values = {
+        name: _Environment(section, name, environ, problems)() for name, section in _SECTIONS.items()
+    }
     tables = _read_tables(environ, problems)
     problems += _unknown(environ)
     problems += _contradictions(values, tables)
@@ -174,20 +176,46 @@ def secret_values(settings: Settings) -> frozenset[str]:
 # --- reading --------------------------------------------------------------------------------------------
 
 
-def _read(variable: Variable, environ: Mapping[str, str], values: _Values, problems: list[str]) -> None:
-    before = len(problems)
-    raw = _given(variable.name, environ, problems, from_file=variable.secret)
-    if raw is None:
-        if variable.required and len(problems) == before:
-            problems.append(f"{variable.name}: required: {variable.meaning}")
-        return
-    try:
-        values[variable.section][variable.field] = variable.adapter.validate_python(raw.strip())
-    except ValidationError as error:
-        problems += [
-            f"{variable.name}: {message_of(found)}{_or(raw, variable)}"
-            for found in error.errors(include_url=False, include_context=False, include_input=False)
-        ]
+class _Environment(PydanticBaseSettingsSource):
+    """The source of one section: its variables in a given environment, and the files that they name.
+
+    Calling it gives the valid values; what is wrong with the others is added to ``problems``.
+    """
+
+    def __init__(
+        self, section: type[Section], name: str, environ: Mapping[str, str], problems: list[str]
+    ) -> None:
+        super().__init__(section)
+        self._variables = {v.field: v for v in _VARIABLES if v.section == name}
+        self._environ = environ
+        self._problems = problems
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
+        """The field's text (None: not given), its variable, and that the text is validated as it is."""
+        variable = self._variables[field_name]
+        raw = _given(variable.name, self._environ, self._problems, from_file=variable.secret)
+        return raw, variable.name, False
+
+    def __call__(self) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name, field in self.settings_cls.model_fields.items():
+            self._read(name, field, values)
+        return values
+
+    def _read(self, name: str, field: FieldInfo, values: dict[str, Any]) -> None:
+        variable, before = self._variables[name], len(self._problems)
+        raw, key, _ = self.get_field_value(field, name)
+        if raw is None:
+            if variable.required and len(self._problems) == before:
+                self._problems.append(f"{key}: required: {variable.meaning}")
+            return
+        try:
+            values[name] = variable.adapter.validate_python(raw.strip())
+        except ValidationError as error:
+            self._problems += [
+                f"{key}: {message_of(found)}{_or(raw, variable)}"
+                for found in error.errors(include_url=False, include_context=False, include_input=False)
+            ]
 
 
 def _given(name: str, environ: Mapping[str, str], problems: list[str], *, from_file: bool) -> str | None:

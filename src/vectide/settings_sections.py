@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr, TypeAdapter
+from pydantic import BeforeValidator, ByteSize, ConfigDict, Field, SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 _TOPIC_NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
@@ -33,10 +34,24 @@ _OWNED_PROPERTIES: Final[Mapping[str, str]] = {
 }
 
 
-class Section(BaseModel):
-    """What all sections share: immutable, no unknown fields, no input values in error messages."""
+class Section(BaseSettings):
+    """What all sections share: immutable, no unknown fields, no input values in error messages.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=())
+    It reads nothing by itself: :func:`vectide.settings.load` has the source that reads an environment.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=()
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        **_others: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
 
 
 # --- kinds of values ------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from vectide.sources.kafka_errors import (
     about,
     verdict_of,
 )
+from vectide.sources.kafka_health import KafkaHealth
 from vectide.sources.kafka_holdings import Holdings
 from vectide.testing.broker import Api, BrokerProcess, produce, read_topic
 
@@ -92,6 +93,7 @@ class Member:
     logs: dict[Partition, str] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     ends: dict[Partition, int] = field(default_factory=dict)
+    read_when_ended: dict[Partition, int] = field(default_factory=dict)
     heard: list[tuple[str, Partition]] = field(default_factory=list)
     when_assigned: Callable[[list[Partition]], None] = field(default=lambda _partitions: None)
     when_revoked: Callable[[list[Partition]], None] = field(default=lambda _partitions: None)
@@ -116,8 +118,9 @@ class Member:
 
     def on_end(self, partition: Partition, offset: int) -> None:
         assert partition in self.logs
-        assert offset >= max((record.offset + 1 for record in self.of(partition)), default=0)
+        assert offset >= self.records_end(partition)
         self.ends[partition] = offset
+        self.read_when_ended[partition] = len(self.of(partition))
 
     def of(self, partition: Partition) -> list[Record]:
         return [record for record in self.records if (record.topic, record.partition) == partition]
@@ -255,10 +258,14 @@ def test_a_poll_returns_no_more_than_it_was_asked_for(stage: Stage) -> None:
 
 def test_an_end_is_told_after_the_records_before_it_were_returned(stage: Stage) -> None:
     stage.write(0, 0, 0)
-    member = stage.member()  # its on_end fails when a record is still to come
+    member = stage.member()
+    # The client reads ahead meanwhile, so that records and end are met by one poll.
+    member.when_assigned = lambda _partitions: time.sleep(0.3)
     member.until(lambda: member.ends == {(stage.topic, 0): 3, (stage.topic, 1): 0})
+    assert member.read_when_ended[stage.topic, 0] == 3
     stage.write(0)
     member.until(lambda: member.ends[stage.topic, 0] == 4)
+    assert member.read_when_ended[stage.topic, 0] == 4
 
 
 def test_a_pattern_subscribes_to_what_it_matches(stage: Stage) -> None:
@@ -425,6 +432,16 @@ def test_a_commit_that_is_not_waited_for_lands_soon(stage: Stage, reader: Member
 
 def test_a_position_that_goes_back_is_passed_over(stage: Stage, reader: Member) -> None:
     reader.source.commit({(stage.topic, 0): 3}, wait=True)
+    reader.source.commit({(stage.topic, 0): 1}, wait=True)
+    assert stage.committed() == 3
+
+
+def test_a_position_that_goes_back_does_not_replace_one_that_is_still_to_be_committed(
+    stage: Stage, reader: Member
+) -> None:
+    stage.broker.push_errors(Api.OFFSET_COMMIT, [KafkaError.GROUP_AUTHORIZATION_FAILED])
+    reader.source.commit({(stage.topic, 0): 3}, wait=False)
+    reader.until(lambda: reader.counts.seen[signals.COMMITS, "failed"] == 1)
     reader.source.commit({(stage.topic, 0): 1}, wait=True)
     assert stage.committed() == 3
 
@@ -731,6 +748,33 @@ def test_refused_credentials_are_for_an_operator(stage: Stage) -> None:
     member.step(0.5)
     assert member.source.failures["(cluster)"].kind is Kind.OPERATOR
     assert "hidden" not in str(member.source.failures)
+
+
+def test_what_needs_an_operator_is_not_hidden_by_what_passes() -> None:
+    health = KafkaHealth()
+    health.failed("(cluster)", KafkaError(KafkaError._AUTHENTICATION))
+    health.failed("(cluster)", KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    assert health.failures["(cluster)"].cause == "authentication"
+    health.recovered("(cluster)")
+    assert not health.ill
+
+
+def test_unreadable_records_stay_a_problem_until_the_topic_is_assigned_again() -> None:
+    health = KafkaHealth()
+    health.failed("topic", KafkaError(KafkaError._BAD_MSG), sticky=True)
+    health.recovered("topic")
+    assert health.failures["topic"].kind is Kind.OPERATOR
+    health.recovered("topic", afresh=True)
+    assert not health.ill
+
+
+def test_that_a_topic_can_be_described_does_not_prove_that_it_can_be_read() -> None:
+    health = KafkaHealth()
+    health.failed("topic", KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    health.failed("other", KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+    health.exists("topic")
+    health.exists("other")
+    assert set(health.failures) == {"topic"}
 
 
 def test_a_cluster_that_cannot_be_reached_is_waited_for(stage: Stage) -> None:

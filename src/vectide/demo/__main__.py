@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from vectide.demo.main import DEFAULT_SEED, DEFAULT_SECONDS, run
+from vectide.demo.main import DEFAULT_SECONDS, DEFAULT_SEED, run
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from vectide.demo import catalogue, verify
 from vectide.demo.readings import Readings
 from vectide.demo.screen import Screen, View, id_of
 from vectide.demo.shop import NEW_TEXT, REMOVING, Change, Kind, Shop
-from vectide.demo.stage import DEAD_LETTERS, PARTITIONS, SESSION_TIMEOUT_MS, Stage, points
+from vectide.demo.stage import DEAD_LETTERS, SESSION_TIMEOUT_MS, Stage, points
 from vectide.demo.worker import wait_until_ready
 from vectide.ports import Hit
 from vectide.testing.broker import read_topic
@@ -36,7 +36,7 @@ TOP: Final = 3
 RECORDER: Final = 94
 
 
-class DemoFailed(Exception):
+class DemoFailed(RuntimeError):
     """Something did not happen that the demo promises."""
 
 
@@ -48,8 +48,9 @@ class Play:
     screen: Screen
     checks: list[tuple[bool, str]] = field(default_factory=list)
     _began_s: float = field(default_factory=time.monotonic)
-    #: Records that were settled before the present worker started.
-    _settled_before: int = 0
+    #: Records of the topic that were dealt with before the present act, and what the worker had counted.
+    _done_before: int = 0
+    _before: Readings = field(default_factory=Readings)
 
     # --- act 1 ------------------------------------------------------------------------------------------
 
@@ -58,13 +59,13 @@ class Play:
         recorded = self.stage.recorded
         self.screen.act(
             "1  A table arrives",
-            f"{len(recorded)} events that a real Debezium 3.7 wrote for a PostgreSQL table: a snapshot of 200 "
-            "rows, then updates of text, of other columns and of nothing, deletes, a changed primary key.",
+            f"{len(recorded)} events that a real Debezium 3.7 wrote for a PostgreSQL table: a snapshot of "
+            "200 rows, then updates of text, of other columns, of nothing, deletes, a changed primary key.",
         )
         self.stage.feeder.replay(recorded)
         self.stage.worker.start()
         ready_s = wait_until_ready(self.stage.worker, PATIENCE_S)
-        counted = self._until_caught_up(Readings(), freshness=False)
+        counted = self._until_caught_up()
         skipped = counted.by(signals.CHANGES_SKIPPED, "reason")
         self.screen.say(
             f"The worker was ready after {ready_s:.1f} s. {len(points(self.stage)):,} rows are searchable; "
@@ -81,20 +82,19 @@ class Play:
             f"{RATE} random changes a second. Only a new text is worth an embedding: a change of other "
             "columns patches the row, a change of nothing that is mapped is skipped.",
         )
-        before = self.stage.worker.readings()
-        self.stage.feeder.changes.clear()
+        self._count_from_here()
         self.stage.feeder.trade(RATE)
-        self._while_trading(before, seconds)
+        self._while_trading(seconds)
         self._search_story()
         self.stage.feeder.rest()
-        counted = self._until_caught_up(before)
+        counted = self._until_caught_up()
         self._settle_live_account(counted)
 
-    def _while_trading(self, before: Readings, seconds: float) -> None:
+    def _while_trading(self, seconds: float) -> None:
         end_s = time.monotonic() + seconds
         with self.screen.watch() as watch:
             while time.monotonic() < end_s:
-                watch.show(self._view(self.stage.worker.readings().since(before)))
+                watch.show(self._view())
                 time.sleep(0.1)
 
     def _search_story(self) -> None:
@@ -147,6 +147,7 @@ class Play:
         changes = self.stage.feeder.changes
         texts = sum(changes[kind] for kind in NEW_TEXT)
         removals = sum(changes[kind] for kind in REMOVING)
+        skipped = counted.by(signals.CHANGES_SKIPPED, "reason")
         self.screen.account(
             [
                 ("new or changed texts", texts, f"{counted.embedded:,} embedded"),
@@ -154,7 +155,7 @@ class Play:
                 (
                     "nothing that is mapped",
                     changes[Kind.NO_OP] + changes[Kind.UNMAPPED],
-                    f"{counted.decided('skip'):,} skipped, tombstones included",
+                    f"{skipped.get('unchanged', 0):,} skipped",
                 ),
                 ("deletes, soft ones too", removals, f"{counted.decided('remove'):,} removed"),
             ]
@@ -199,15 +200,15 @@ class Play:
 
     def _kill_in_mid_stream(self) -> _Wreck:
         worker, feeder = self.stage.worker, self.stage.feeder
-        before = worker.readings()
+        self._count_from_here()
         feeder.import_products(IMPORT, IMPORT_RATE)
         give_up_s = time.monotonic() + PATIENCE_S
-        while (last := worker.readings()).embedded - before.embedded < KILL_AFTER:
+        while (last := self._counted()).embedded < KILL_AFTER:
             if time.monotonic() > give_up_s:
-                raise DemoFailed(f"the import does not get ahead: {last.embedded - before.embedded} texts")
+                raise DemoFailed(f"the import does not get ahead: {last.embedded} texts")
         pid = worker.pid
         worker.kill()
-        feeder.rest()
+        feeder.wait()
         self.stage.quiet()
         records = self._topic()
         committed = self.stage.offsets.committed()
@@ -241,10 +242,11 @@ class Play:
         )
 
     def _restart(self) -> Readings:
-        self._settled_before = sum(self.stage.offsets.committed().values())
+        self._done_before = sum(self.stage.offsets.committed().values())
+        self._before = Readings()
         self.stage.worker.start()
         wait_until_ready(self.stage.worker, PATIENCE_S)
-        return self._until_caught_up(Readings())
+        return self._until_caught_up()
 
     # --- act 4 ------------------------------------------------------------------------------------------
 
@@ -298,27 +300,36 @@ class Play:
             )
         return records
 
-    def _until_caught_up(self, before: Readings, *, freshness: bool = True) -> Readings:
+    def _count_from_here(self) -> None:
+        """The numbers on the screen begin at 0 again. Nothing may be under way."""
+        self._done_before = self.stage.feeder.records
+        self._before = self.stage.worker.readings()
+
+    def _counted(self) -> Readings:
+        return self.stage.worker.readings().since(self._before)
+
+    def _until_caught_up(self) -> Readings:
         """Show progress until every record of the topic is committed; what the worker counted meanwhile."""
         give_up_s = time.monotonic() + PATIENCE_S
         with self.screen.watch() as watch:
             while self.stage.offsets.behind():
-                watch.show(self._view(self.stage.worker.readings().since(before), freshness=freshness))
+                watch.show(self._view())
                 if time.monotonic() > give_up_s:
                     raise DemoFailed(f"the worker is still behind after {PATIENCE_S:g} s")
                 time.sleep(0.1)
-            counted = self.stage.worker.readings().since(before)
-            watch.show(self._view(counted, freshness=freshness))
-        return counted
+            watch.show(self._view())
+        return self._counted()
 
-    def _view(self, counted: Readings, *, freshness: bool = True) -> View:
+    def _view(self) -> View:
         feeder = self.stage.feeder
+        counted = self._counted()
+        events = feeder.records - self._done_before
         return View(
             elapsed_s=time.monotonic() - self._began_s,
-            produced=feeder.records,
-            settled=self._settled_before + self.stage.worker.readings().settled,
+            events=events,
+            behind=max(0, events - counted.settled),
             counted=counted,
-            freshness=freshness,
+            freshness=bool(feeder.changes),  # the recorded events are as old as the recording
             now=feeder.last_statement,
         )
 

@@ -21,14 +21,12 @@ from confluent_kafka import KafkaException
 from vectide.core.model import Record
 from vectide.demo import catalogue
 from vectide.demo.acts import DemoFailed, Play
-from vectide.demo.feeder import FeedError
 from vectide.demo.screen import Screen
 from vectide.demo.stage import PARTITIONS, Stage, check_packages, open_stage
-from vectide.demo.worker import WorkerDied
 from vectide.ports import AdapterError, MissingExtra
-from vectide.testing.broker import BrokerError, read_topic
+from vectide.testing.broker import read_topic
 
-DEFAULT_SECONDS: Final = 20.0
+DEFAULT_SECONDS: Final = 25.0
 DEFAULT_SEED: Final = 7
 #: The embedded broker keeps a few megabytes of each partition.
 MAX_SECONDS: Final = 120.0
@@ -79,16 +77,8 @@ def run(
     except KeyboardInterrupt:
         screen.say("Interrupted; everything has been stopped.", style="yellow")
         return INTERRUPTED
-    except (
-        DemoFailed,
-        WorkerDied,
-        FeedError,
-        BrokerError,
-        KafkaException,
-        AdapterError,
-        TimeoutError,
-        RuntimeError,
-    ) as error:
+    except (RuntimeError, TimeoutError, KafkaException, AdapterError) as error:
+        # What the parts raise when they do not start or do not go on.
         screen.check(False, str(error))
         return NOT_VERIFIED
 
@@ -98,10 +88,14 @@ def _perform(screen: Screen, stack: ExitStack, folder: Path, seconds: float, see
     stage = open_stage(stack, folder, seed)
     play = Play(stage, screen)
     _introduce(screen, stage)
-    play.snapshot()
-    play.live(seconds)
-    play.crash()
-    play.verdict()
+    try:
+        play.snapshot()
+        play.live(seconds)
+        play.crash()
+        play.verdict()
+    except (DemoFailed, TimeoutError):
+        screen.say("", "The worker's last words:", *stage.worker.last_words(), style="red")
+        raise
     took_s = time.monotonic() - began_s
     if keep:
         _dump(stage, folder)
@@ -114,7 +108,11 @@ def _perform(screen: Screen, stack: ExitStack, folder: Path, seconds: float, see
 
 
 def _introduce(screen: Screen, stage: Stage) -> None:
-    screen.act("vectide demo", "The real service between real parts, all of them inside this machine.")
+    screen.act(
+        "vectide demo",
+        "The service as you would run it, between parts that live only as long as this demo: the Kafka "
+        "broker that librdkafka carries inside, a real PostgreSQL, a small model.",
+    )
     screen.facts(
         {
             "Kafka": f"librdkafka's embedded broker, pid {stage.broker.pid}, topic {catalogue.TOPIC} "
@@ -127,8 +125,8 @@ def _introduce(screen: Screen, stage: Stage) -> None:
     screen.variables(
         stage.environment,
         {
-            "VECTIDE_KAFKA__EXTRA": "only for the embedded broker: its classic groups are slow to form again, "
-            "and its fetches do not wake up"
+            "VECTIDE_KAFKA__EXTRA": "only for the embedded broker: "
+            "its classic groups form slowly, its fetches do not wake up"
         },
     )
     screen.code("vectide run")

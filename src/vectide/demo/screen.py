@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import TextIOWrapper
 from typing import Final
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.rule import Rule
@@ -56,12 +56,12 @@ class Watch:
             self._live.update(_panel(view))
         elif time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + _PLAIN_INTERVAL_S
-            self._console.print(_line(view))
+            self._console.print(_line(view), soft_wrap=True)
 
     def finish(self) -> None:
         """The last view stays."""
         if self._live is None and self._newest is not None:
-            self._console.print(_line(self._newest))
+            self._console.print(_line(self._newest), soft_wrap=True)
 
 
 class Screen:
@@ -97,7 +97,7 @@ class Screen:
 
     def say(self, *lines: str, style: str = "") -> None:
         for line in lines:
-            self.console.print(_indented(Text(line, style=style)))
+            self.console.print(_indented(Text(line, style=style)) if line else "")
 
     def facts(self, facts: Mapping[str, object]) -> None:
         """Names with their values, one a line."""
@@ -121,14 +121,14 @@ class Screen:
     def variables(self, variables: Mapping[str, str], remarks: Mapping[str, str] | None = None) -> None:
         """Environment variables as a shell would take them, each whole on its line."""
         for name, value in variables.items():
-            line = Text.assemble(("export ", "dim"), (name, "green"), "=", _quoted(value))
-            self.console.print(Padding(line, (0, 4)), soft_wrap=True)
+            line = Text.assemble("    ", ("export ", "dim"), (name, "green"), "=", _quoted(value))
+            self.console.print(line, soft_wrap=True)
             remark = (remarks or {}).get(name)
             if remark:
-                self.console.print(Padding(Text(f"# {remark}", style="dim"), (0, 4)))
+                self.console.print(Text(f"    # {remark}", style="dim"), soft_wrap=True)
 
     def code(self, text: str) -> None:
-        self.console.print(Padding(Text(text.rstrip(), style="green"), (0, 4)))
+        self.console.print(_indented(Text(text.rstrip(), style="green"), 4))
 
     def check(self, passed: bool, text: str) -> None:
         """One line of a verdict."""
@@ -139,13 +139,15 @@ class Screen:
 
     def hits(self, headline: str, hits: Sequence[Hit], *, mark: int | None = None, note: str = "") -> None:
         """The answers to a search under what led to them; the row ``mark`` stands out."""
-        self.console.print(Padding(Text.assemble((headline, "bold"), (f"  {note}", "cyan")), (0, 2)))
+        self.console.print(_indented(Text(headline, style="bold")))
+        if note:
+            self.console.print(_indented(Text(f"→ {note}", style="cyan"), 4))
         for place, hit in enumerate(hits, start=1):
             id_ = id_of(hit)
             name = (hit.text or "").split("\n", 1)[0]
             style = "bold yellow" if id_ == mark else ""
             text = Text(f"{place}. {hit.score:.3f}  #{id_:<5} {name}", style=style, overflow="ellipsis")
-            self.console.print(Padding(text, (0, 6)), no_wrap=True)
+            self.console.print(_indented(text, 6), no_wrap=True)
 
     # --- live numbers -----------------------------------------------------------------------------------
 
@@ -188,7 +190,11 @@ def _parts(view: View) -> list[tuple[str, str]]:
 
 
 def _line(view: View) -> str:
-    return f"  {view.elapsed_s:5.1f} s  " + "  ".join(f"{name} {value}" for name, value in _parts(view))
+    return f"  {view.elapsed_s:5.1f} s  " + " · ".join(f"{name} {value}" for name, value in _parts(view))
+
+
+def _indented(content: RenderableType, by: int = 2) -> Padding:
+    return Padding(content, (0, 0, 0, by), expand=False)
 
 
 def _panel(view: View) -> Padding:
@@ -199,7 +205,7 @@ def _panel(view: View) -> Padding:
     grid.add_row(*(Text(value, style="bold cyan") for _, value in parts))
     grid.add_row(*(Text(name, style="dim") for name, _ in parts))
     now = Text(view.now, style="dim green", overflow="ellipsis", no_wrap=True)
-    return Padding(Group(grid, now), (0, 2))
+    return _indented(Group(grid, now))
 
 
 def _fresh(counted: Readings, share: float) -> str:

@@ -84,6 +84,10 @@ class Worker:
         text = self._get("/metrics")
         return Readings() if text is None else Readings.parse(text)
 
+    def last_words(self) -> list[str]:
+        """The end of its log."""
+        return self._log.read_text(errors="replace").splitlines()[-20:] if self._log.exists() else []
+
     @property
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -93,8 +97,8 @@ class Worker:
     def _get(self, path: str) -> str | None:
         code = self._running.poll()
         if code is not None:
-            tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-20:])
-            raise WorkerDied(f"the worker ended by itself with code {code}. Its last words:\n{tail}")
+            words = "\n".join(self.last_words())
+            raise WorkerDied(f"the worker ended by itself with code {code}. Its last words:\n{words}")
         connection = HTTPConnection("127.0.0.1", self._port, timeout=10)
         try:
             connection.request("GET", path)

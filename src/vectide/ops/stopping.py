@@ -84,4 +84,3 @@ def _say(line: str) -> None:
     """One line for the operator on stderr, also when the rest of the process hangs."""
     with suppress(OSError):
         os.write(2, f"vectide: {line}\n".encode())
-

@@ -29,7 +29,12 @@ from vectide.ports import (
 )
 from vectide.stores.pgvector_connections import Connections, Link
 from vectide.stores.pgvector_errors import failure_of
-from vectide.stores.pgvector_setup import prepare_collection, read_statements, verify_collection, use_vector_types
+from vectide.stores.pgvector_setup import (
+    prepare_collection,
+    read_statements,
+    use_vector_types,
+    verify_collection,
+)
 from vectide.stores.pgvector_sql import TIMEOUTS, Statements
 from vectide.stores.pgvector_writes import Batch, encoded_json, encoded_vector, refusing_the_unencodable
 
