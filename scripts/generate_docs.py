@@ -37,10 +37,10 @@ def settings_page() -> str:
         NOTICE,
         "# Settings",
         "",
-        "All settings are environment variables. A name that begins with `VECTIDE_` and is not listed here is",
-        "an error at start (but for what Kubernetes injects for a Service of that name), and so are values that",
-        "do not fit; all problems are told at once. White space around a value is dropped; a blank value counts",
-        "as not given. A *secret* can be given as a file instead: its path in `<VARIABLE>_FILE`.",
+        "All settings are environment variables. A name that begins with `VECTIDE_` and is not listed here",
+        "is an error at start (but for what Kubernetes injects for a Service of that name), and so are",
+        "values that do not fit; all problems are told at once. White space around a value is dropped; a",
+        "blank value counts as not given. A *secret* can be given as a file: its path in `<VARIABLE>_FILE`.",
     ]
     for name, section in _sections().items():
         prefix = f"{PREFIX}{name}__".upper()

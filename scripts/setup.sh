@@ -21,7 +21,9 @@ find_python() {
             return
         fi
     done
-    echo "vectide needs Python 3.11 or newer; ${PYTHON:-python3} is $("${PYTHON:-python3}" --version 2>&1 || true)." >&2
+    local found
+    found=$("${PYTHON:-python3}" --version 2>/dev/null) || found="not to be found"
+    echo "vectide needs Python 3.11 or newer; ${PYTHON:-python3} is $found." >&2
     echo "Install one, or name it: make $1 PYTHON=/path/to/python3.11" >&2
     return 1
 }

@@ -3,8 +3,9 @@ is in ``app_service`` (the service) and ``app_inspect`` (the verbs that only loo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from vectide import __version__, codecs, embedders, stores
 from vectide.core.batcher import BatchLimits
@@ -22,11 +23,14 @@ from vectide.ports import (
     CollectionSpec,
     Deadline,
     Embedder,
+    MissingExtra,
     StartupRefused,
     Store,
 )
 from vectide.settings import Settings, SettingsError
 from vectide.sources.kafka import KafkaSource
+
+T = TypeVar("T")
 
 #: Records of each partition that the start-up looks at to verify the mapped columns.
 SAMPLE_RECORDS: Final = 5
@@ -94,6 +98,44 @@ def build_dead_letters(settings: Settings) -> KafkaDeadLetters:
         )
     except ValueError as error:
         raise SettingsError([f"VECTIDE_KAFKA__EXTRA: {error}"]) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """What the process talks to, and how it reads events."""
+
+    embedder: Embedder
+    store: Store
+    source: KafkaSource
+    dead_letters: KafkaDeadLetters
+    codec: Codec
+
+
+def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) -> Dependencies:
+    """Everything that is configured; nothing has been asked yet.
+
+    Raises SettingsError with every part's problem: settings that it has no use for, a package that is not
+    installed.
+    """
+    problems: list[str] = []
+
+    def built(name: str, build: Callable[[], T]) -> T | None:
+        try:
+            return build()
+        except (StartupRefused, MissingExtra) as refusal:
+            problems.append(f"{name}: {refusal}")
+        except SettingsError as error:
+            problems.extend(error.problems)
+        return None
+
+    embedder = built("VECTIDE_EMBEDDER__KIND", lambda: build_embedder(settings))
+    store = built("VECTIDE_STORE__KIND", lambda: build_store(settings))
+    source = built("kafka", lambda: build_source(settings, telemetry, logs))
+    dead_letters = built("dlq", lambda: build_dead_letters(settings))
+    if embedder is None or store is None or source is None or dead_letters is None:
+        # Kafka's properties are refused by both of its clients.
+        raise SettingsError(list(dict.fromkeys(problems)))
+    return Dependencies(embedder, store, source, dead_letters, build_codec(settings))
 
 
 def policy_of(settings: Settings) -> StreamPolicy:

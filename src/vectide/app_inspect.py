@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from vectide.app import (
     SAMPLE_RECORDS,
+    Dependencies,
+    build_all,
     build_codec,
-    build_dead_letters,
     build_embedder,
     build_source,
     build_store,
@@ -40,7 +41,6 @@ from vectide.ports import (
     Verifiable,
 )
 from vectide.settings import Settings, SettingsError
-from vectide.sources.kafka import KafkaSource
 from vectide.testing.recordings import read_recording
 
 #: Stands for the space of a provider that nobody has asked: nothing stored is compared with it.
@@ -49,14 +49,9 @@ _CLOSE_S: Final = 5.0
 _CLOCK: Final = SystemClock()
 
 
-@contextmanager
-def _source(settings: Settings) -> Iterator[KafkaSource]:
-    """A source that joins no group. What its client would log is in the errors of its calls."""
-    source = build_source(settings, PrometheusTelemetry(), Logs(stream=io.StringIO()))
-    try:
-        yield source
-    finally:
-        source.close(Deadline.after(_CLOCK, _CLOSE_S))
+def _quiet() -> tuple[PrometheusTelemetry, Logs]:
+    """Nobody looks at the metrics, and what the Kafka client would log is in the errors of its calls."""
+    return PrometheusTelemetry(), Logs(stream=io.StringIO())
 
 
 def _exists(store: Store, spec: CollectionSpec, deadline: Deadline) -> bool:
@@ -80,25 +75,32 @@ def _answers(store: Store, collection: str, deadline: Deadline) -> bool:
 # --- check ----------------------------------------------------------------------------------------------
 
 
-def check(settings: Settings, timeout_s: float, tell: Callable[[Result], None]) -> list[Result]:
+def check(
+    settings: Settings, timeout_s: float, tell: Callable[[Result], None] = lambda _result: None
+) -> list[Result]:
     """Ask every dependency once. ``tell`` hears each result as it comes; ``timeout_s`` is for each call."""
-    with ExitStack() as stack:
-        checks = _Checks(settings, timeout_s, tell, stack)
+    given = build_all(settings, *_quiet())
+    try:
+        checks = _Checks(settings, given, timeout_s, tell)
         checks.run()
+    finally:
+        given.source.close(Deadline.after(_CLOCK, _CLOSE_S))
+        given.dead_letters.close()
+        given.store.close()
+        given.embedder.close()
     return checks.results
 
 
 class _Checks:
     def __init__(
-        self, settings: Settings, timeout_s: float, tell: Callable[[Result], None], stack: ExitStack
+        self, settings: Settings, given: Dependencies, timeout_s: float, tell: Callable[[Result], None]
     ) -> None:
         self._settings = settings
+        self._given = given
         self._timeout_s = timeout_s
         self._tell = tell
-        self._stack = stack
-        self._embedder: Embedder | None = None
-        self._source: KafkaSource | None = None
-        self._newest: Sequence[Record] | None = None
+        self._embeds = False
+        self._reached = False
         self.results: list[Result] = []
 
     def run(self) -> None:
@@ -109,7 +111,7 @@ class _Checks:
         self._check("store", self._ask_store, at_store)
         at_kafka = "check VECTIDE_KAFKA__BOOTSTRAP_SERVERS and __EXTRA, the network, and that the brokers run"
         self._check("topics", self._ask_kafka, at_kafka)
-        if self._source is None:
+        if not self._reached:
             self._skip("Kafka does not answer", "dead letters", "events")
             return
         self._check("dead letters", self._ask_dead_letters, at_kafka)
@@ -130,41 +132,34 @@ class _Checks:
         self._tell(result)
 
     def _ask_embedder(self) -> str:
-        embedder = build_embedder(self._settings)
-        self._stack.callback(embedder.close)
+        embedder = self._given.embedder
         embedder.prepare(self._deadline())
-        self._embedder = embedder
+        self._embeds = True
         return f"{embedder.space}: {embedder.dimensions} dimensions"
 
     def _ask_store(self) -> str:
-        store = build_store(self._settings)
-        self._stack.callback(store.close)
-        if self._embedder is None:
+        store = self._given.store
+        if not self._embeds:
             names = sorted({mapping.collection for mapping in self._settings.mappings})
             there = {name: _answers(store, name, self._deadline()) for name in names}
             return _listed(there) + " (dimensions not verified: the embedder did not tell its own)"
-        specs = collections_of(self._settings, self._embedder)
+        specs = collections_of(self._settings, self._given.embedder)
         return _listed({name: _exists(store, spec, self._deadline()) for name, spec in specs.items()})
 
     def _ask_kafka(self) -> str:
-        source = self._stack.enter_context(_source(self._settings))
+        source = self._given.source
         topics = source.topics_matching(self._deadline())
-        self._source = source
+        self._reached = True
         check_topics(self._settings, source, self._deadline())
         return ", ".join(topics) or "no topic matches yet"
 
     def _ask_dead_letters(self) -> str:
-        letters = build_dead_letters(self._settings)
-        try:
-            letters.check(self._deadline())
-        finally:
-            letters.close()
+        self._given.dead_letters.check(self._deadline())
         return self._settings.dlq.topic
 
     def _ask_events(self) -> str:
-        assert self._source is not None
-        newest = newest_records(self._source, SAMPLE_RECORDS, self._deadline())
-        codec = build_codec(self._settings)
+        newest = newest_records(self._given.source, SAMPLE_RECORDS, self._deadline())
+        codec = self._given.codec
         problems = unknown_columns(self._settings, newest, codec)
         if problems:
             raise CheckFailed("; ".join(problems), "correct the columns in the tables file")
@@ -236,10 +231,13 @@ def _records(settings: Settings, request: PreviewRequest) -> tuple[Sequence[Reco
             problem = str(error)
         raise SettingsError([problem])
     deadline = Deadline.after(_CLOCK, request.timeout_s)
-    with _source(settings) as source:
+    source = build_source(settings, *_quiet())
+    try:
         check_topics(settings, source, deadline)
         records = newest_records(source, request.newest, deadline)
         logs = source.log_ids(sorted({record.topic for record in records}))
+    finally:
+        source.close(Deadline.after(_CLOCK, _CLOSE_S))
     return sorted(records, key=lambda record: (record.topic, record.partition, record.offset)), logs
 
 

@@ -16,11 +16,8 @@ from tenacity.wait import wait_exponential_jitter
 from vectide import __version__
 from vectide.app import (
     SAMPLE_RECORDS,
-    build_codec,
-    build_dead_letters,
-    build_embedder,
-    build_source,
-    build_store,
+    Dependencies,
+    build_all,
     check_topics,
     collections_of,
     newest_records,
@@ -31,7 +28,6 @@ from vectide.core import signals
 from vectide.core.failures import Kind
 from vectide.core.health import Health, health_of
 from vectide.core.lifecycle import State, Status, Trouble, assess
-from vectide.deadletters import KafkaDeadLetters
 from vectide.jobs.executor import SystemClock, ThreadExecutor
 from vectide.jobs.parts import Parts
 from vectide.jobs.stream import Stream
@@ -41,15 +37,10 @@ from vectide.ops.metrics import PrometheusTelemetry
 from vectide.ops.stopping import Stopping
 from vectide.ports import (
     AdapterError,
-    Codec,
     Deadline,
-    Embedder,
-    MissingExtra,
     StartupRefused,
-    Store,
 )
 from vectide.settings import Settings, SettingsError, secret_values
-from vectide.sources.kafka import KafkaSource
 
 T = TypeVar("T")
 
@@ -74,9 +65,9 @@ class _Stage:
 class Service:
     """``vectide run``: everything from the settings to the last commit.
 
-    :meth:`run` blocks until :meth:`stop` (from any thread) and its drain are done. It raises SettingsError,
-    StartupRefused or MissingExtra for what an operator must mend before a start, and anything else for what
-    is fatal while running.
+    :meth:`run` blocks until :meth:`stop` (from any thread) and its drain are done. It raises SettingsError
+    or StartupRefused for what an operator must mend before a start, and anything else for what is fatal
+    while running.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -107,7 +98,7 @@ class Service:
             self._run(ending)
         except Stopped:
             self._log.info("stopped", drained=True, replayed_later=0)
-        except (SettingsError, StartupRefused, MissingExtra) as refusal:
+        except (SettingsError, StartupRefused) as refusal:
             self._log.error("refused", detail="; ".join(str(refusal).splitlines()))
             raise
         except Exception as error:
@@ -137,11 +128,7 @@ class Service:
 
     def _run(self, ending: Callable[[], None]) -> None:
         settings = self._settings
-        embedder = build_embedder(settings)
-        store = build_store(settings)
-        letters = build_dead_letters(settings)
-        source = build_source(settings, self._telemetry, self._logs)
-        codec = build_codec(settings)
+        given = build_all(settings, self._telemetry, self._logs)
         policy = policy_of(settings)
         executor = ThreadExecutor(
             {
@@ -152,14 +139,14 @@ class Service:
             }
         )
         try:
-            self._start_up(embedder, store, letters, source, codec)
+            self._start_up(given)
             parts = Parts(
-                source,
-                codec.decode,
+                given.source,
+                given.codec.decode,
                 settings.mapping_of,
-                embedder,
-                store,
-                letters,
+                given.embedder,
+                given.store,
+                given.dead_letters,
                 executor,
                 self._clock,
                 self._telemetry,
@@ -170,28 +157,22 @@ class Service:
         finally:
             ending()
             deadline = Deadline.after(self._clock, settings.limits.grace_s / 8)
-            source.close(deadline)
+            given.source.close(deadline)
             executor.close(deadline)
-            letters.close()
-            store.close()
-            embedder.close()
+            given.dead_letters.close()
+            given.store.close()
+            given.embedder.close()
 
-    def _start_up(
-        self,
-        embedder: Embedder,
-        store: Store,
-        letters: KafkaDeadLetters,
-        source: KafkaSource,
-        codec: Codec,
-    ) -> None:
+    def _start_up(self, given: Dependencies) -> None:
         """Wait for what cannot be reached; refuse what can never work."""
-        self._wait_for("embedder", embedder.prepare)
-        for spec in collections_of(self._settings, embedder).values():
-            self._wait_for("store", partial(store.prepare, spec))
-        self._wait_for("kafka", lambda deadline: check_topics(self._settings, source, deadline))
-        self._wait_for("dead letters", letters.check)
+        settings, source = self._settings, given.source
+        self._wait_for("embedder", given.embedder.prepare)
+        for spec in collections_of(settings, given.embedder).values():
+            self._wait_for("store", partial(given.store.prepare, spec))
+        self._wait_for("kafka", lambda deadline: check_topics(settings, source, deadline))
+        self._wait_for("dead letters", given.dead_letters.check)
         newest = self._wait_for("kafka", lambda deadline: newest_records(source, SAMPLE_RECORDS, deadline))
-        problems = unknown_columns(self._settings, newest, codec)
+        problems = unknown_columns(settings, newest, given.codec)
         if problems:
             raise SettingsError(problems)
 

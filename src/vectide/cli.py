@@ -109,17 +109,20 @@ def check(timeout: Timeout = 10.0, as_json: AsJson = False) -> None:
         raise
     from vectide import cli_output as output
     from vectide.app_inspect import check as ask
+    from vectide.jobs.check import Verdict
 
-    told = output.NOTHING if as_json else output.check_told
-    if not as_json:
-        output.configuration(effective(settings))
-    results = ask(settings, timeout, told)
-    ok = not output.failures(results)
     if as_json:
-        _print_json({"ok": ok, "configuration": effective(settings), "checks": output.plain(results)})
+        results = ask(settings, timeout)
     else:
-        output.check_summary(results)
-    if not ok:
+        output.configuration(effective(settings))
+        results = ask(settings, timeout, output.result)
+    failed = sum(one.verdict is Verdict.FAILED for one in results)
+    if as_json:
+        checks = output.plain_results(results)
+        _print_json({"ok": not failed, "configuration": effective(settings), "checks": checks})
+    else:
+        output.summary(results, failed)
+    if failed:
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -207,6 +210,29 @@ def config(
         _print_json(output.plain_variables(describe()))
     else:
         output.variables(describe())
+
+
+@app.command()
+def demo(
+    seconds: Annotated[
+        float | None, typer.Option(min=1, help="Length of the live traffic in seconds [default: 20].")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the random changes.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep logs, tables and the whole topic.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="No colour, nothing redrawn.")] = False,
+) -> None:
+    """See it work: broker, PostgreSQL, model and events are embedded; it ends by verifying the store."""
+    try:
+        from vectide.demo.main import DEFAULT_SECONDS, DEFAULT_SEED
+        from vectide.demo.main import run as perform
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("vectide"):
+            raise
+        typer.echo(f'vectide: the demo needs {error.name!r}: pip install "vectide[demo]"', err=True)
+        raise typer.Exit(EXIT_USAGE) from None
+    length_s = DEFAULT_SECONDS if seconds is None else seconds
+    first = DEFAULT_SEED if seed is None else seed
+    raise typer.Exit(perform(seconds=length_s, seed=first, keep=keep, plain=plain or None))
 
 
 # --- what they share ------------------------------------------------------------------------------------

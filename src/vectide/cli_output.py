@@ -3,51 +3,60 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
+from rich.console import Console
 from rich.text import Text
 
-from vectide.jobs.check import Result, Verdict
-from vectide.jobs.preview import Decision, Preview, tally
-from vectide.ports import Hit
-from vectide.settings import VariableDoc
+if TYPE_CHECKING:  # listing the variables shall not load the rest
+    from vectide.jobs.check import Result
+    from vectide.jobs.preview import Preview
+    from vectide.ports import Hit
+    from vectide.settings import VariableDoc
 
-#: Hears nothing.
-NOTHING: Final[Callable[[object], None]] = lambda _: None  # noqa: E731
-
-_VERDICT_STYLES: Final = {Verdict.OK: "green", Verdict.FAILED: "bold red", Verdict.SKIPPED: "yellow"}
-_DECISION_STYLES: Final = {
-    Decision.SKIP: "dim",
-    Decision.EMBED: "bold green",
-    Decision.PATCH: "cyan",
-    Decision.REMOVE: "magenta",
-    Decision.DEAD_LETTER: "bold red",
-    Decision.HALT: "bold red",
+_STYLES: Final = {
+    "ok": "green",
+    "failed": "bold red",
+    "skipped": "yellow",
+    "skip": "dim",
+    "embed": "bold green",
+    "patch": "cyan",
+    "remove": "magenta",
+    "dead_letter": "bold red",
+    "halt": "bold red",
 }
 
 
-def _console() -> Console:
-    """Standard output. Away from a terminal lines are not broken: programs and logs read them."""
-    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 10_000
-    return Console(width=wide, highlight=False, markup=False, emoji=False)
+class _Yaml(yaml.SafeDumper):
+    """Texts of several lines as blocks, as people write them."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
+
+
+_Yaml.add_representer(str, _Yaml.represent_str)
+
+
+def _print(*lines: Text | str, indent: int = 0) -> None:
+    """Lines on standard output; a line is never broken, so that programs can read it too."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    for line in lines:
+        text = line if isinstance(line, Text) else Text(line)
+        for part in text.split("\n", allow_blank=True):
+            console.print(Text(" " * indent) + part if part else "", soft_wrap=True)
 
 
 def _clean(text: str) -> str:
-    """Text as a terminal may be shown it: content of rows must not command it."""
-    return "".join(
-        char if char.isprintable() or char == "\n" else repr(char)[1:-1]
-        for char in text.replace("\r\n", "\n")
-    )
+    """Text as a terminal may be shown it: the content of rows must not command it."""
+    shown = text.replace("\r\n", "\n")
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in shown)
 
 
-def _below(content: RenderableType, indent: int = 4) -> Padding:
-    return Padding(content, (0, 0, 0, indent), expand=False)
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 # --- configuration --------------------------------------------------------------------------------------
@@ -55,17 +64,12 @@ def _below(content: RenderableType, indent: int = 4) -> Padding:
 
 def configuration(effective: Mapping[str, Any]) -> None:
     """What is in force, as YAML."""
-    plain = json.loads(json.dumps(effective, default=str))
-    _console().print(
-        yaml.safe_dump(
-            plain, sort_keys=False, allow_unicode=True, default_flow_style=False, width=100
-        ).rstrip()
-    )
+    plain = json.loads(_json(effective))
+    _print(yaml.dump(plain, Dumper=_Yaml, sort_keys=False, allow_unicode=True, width=100).rstrip())
 
 
 def variables(documented: Sequence[VariableDoc]) -> None:
     """Every variable: name, type, default, meaning."""
-    console = _console()
     for variable in documented:
         traits = [variable.type]
         if variable.required:
@@ -74,8 +78,8 @@ def variables(documented: Sequence[VariableDoc]) -> None:
             traits.append(f"default {variable.default}")
         if variable.secret:
             traits.append(f"secret, or its file in {variable.name}_FILE")
-        console.print(Text.assemble((variable.name, "bold"), "  ", (", ".join(traits), "cyan")))
-        console.print(_below(Text(variable.meaning)))
+        _print(Text.assemble((variable.name, "bold"), "  ", (", ".join(traits), "cyan")))
+        _print(variable.meaning, indent=4)
 
 
 def plain_variables(documented: Sequence[VariableDoc]) -> list[dict[str, Any]]:
@@ -96,41 +100,28 @@ def plain_variables(documented: Sequence[VariableDoc]) -> list[dict[str, Any]]:
 # --- check ----------------------------------------------------------------------------------------------
 
 
-def check_told(result: Result) -> None:
-    """One result, as soon as it is there."""
-    line = Text.assemble(
-        (f"{result.verdict.value:<8}", _VERDICT_STYLES[result.verdict]), f"{result.name:<14}"
-    )
-    console = _console()
-    console.print(line.append(_clean(result.detail)), soft_wrap=True)
-    if result.advice:
-        console.print(Text(" " * 22 + "-> " + result.advice), soft_wrap=True)
+def result(found: Result) -> None:
+    """One check, as soon as it is done."""
+    verdict = found.verdict.value
+    line = Text.assemble((f"{verdict:<9}", _STYLES[verdict]), f"{found.name:<14}", _clean(found.detail))
+    _print(line)
+    if found.advice:
+        _print(f"-> {found.advice}", indent=23)
 
 
-def check_summary(results: Sequence[Result]) -> None:
-    """The last line."""
-    failed = failures(results)
+def summary(results: Sequence[Result], failed: int) -> None:
+    """The last line of a check."""
     if failed:
-        _console().print(Text(f"\n{len(failed)} of {len(results)} checks failed.", "bold red"))
+        _print(Text(f"{failed} of {len(results)} checks failed.", "bold red"))
     else:
-        _console().print(Text(f"\nAll {len(results)} checks passed.", "bold green"))
+        _print(Text(f"All {len(results)} checks passed.", "bold green"))
 
 
-def failures(results: Sequence[Result]) -> list[Result]:
-    """Those that failed."""
-    return [result for result in results if result.verdict is Verdict.FAILED]
-
-
-def plain(results: Sequence[Result]) -> list[dict[str, str]]:
-    """The results for JSON."""
+def plain_results(results: Sequence[Result]) -> list[dict[str, str]]:
+    """The checks for JSON."""
     return [
-        {
-            "name": result.name,
-            "result": result.verdict.value,
-            "detail": result.detail,
-            "advice": result.advice,
-        }
-        for result in results
+        {"name": one.name, "result": one.verdict.value, "detail": one.detail, "advice": one.advice}
+        for one in results
     ]
 
 
@@ -139,22 +130,21 @@ def plain(results: Sequence[Result]) -> list[dict[str, str]]:
 
 def previews(found: Iterable[Preview]) -> None:
     """Each record as it is decided, then how many of each kind."""
-    console = _console()
-    seen: list[Preview] = []
+    counts: Counter[str] = Counter()
+    tokens = 0
     for one in found:
-        seen.append(one)
-        console.print(_headline(one), soft_wrap=True)
-        body = list(_body(one))
-        if body:
-            console.print(_below(Group(*body)))
-    counts = ", ".join(f"{count} {decision}" for decision, count in tally(seen).items())
-    tokens = sum(one.tokens for one in seen)
-    console.print(Text(f"\n{len(seen)} records: {counts or 'nothing to decide'}; {tokens} tokens to embed."))
+        counts[one.decision.value] += 1
+        tokens += one.tokens
+        _print(_headline(one))
+        _print(*_body(one), indent=4)
+    each = ", ".join(f"{count} {decision}" for decision, count in counts.items())
+    total = f"{counts.total()} records: {each}; {tokens} tokens to embed." if counts else "No records."
+    _print(Text(total, "bold"))
 
 
 def _headline(one: Preview) -> Text:
     line = Text(one.record.where + "  ")
-    line.append(one.decision.value, _DECISION_STYLES[one.decision])
+    line.append(one.decision.value, _STYLES[one.decision.value])
     if one.reason:
         line.append(f" {one.reason}")
     if one.row is not None:
@@ -164,17 +154,17 @@ def _headline(one: Preview) -> Text:
     return line
 
 
-def _body(one: Preview) -> Iterable[RenderableType]:
+def _body(one: Preview) -> Iterator[Text]:
     if one.detail:
         yield Text(_clean(one.detail), "red")
     if one.points:
         yield Text(f"id        {' '.join(one.points)}", "dim")
-    for text in one.texts:
-        yield Text.assemble(("text\n", "dim"), "  " + _clean(text.text).replace("\n", "\n  "))
     if one.metadata:
-        yield Text.assemble(("metadata  ", "dim"), _clean(json.dumps(one.metadata, ensure_ascii=False)))
+        yield Text.assemble(("metadata  ", "dim"), _clean(_json(one.metadata)))
     if one.keep:
         yield Text(f"keeps     {', '.join(sorted(one.keep))} (unavailable in the event)", "dim")
+    for text in one.texts:
+        yield Text.assemble(("text      ", "dim"), _clean(text.text).replace("\n", "\n          "))
 
 
 def plain_preview(one: Preview) -> dict[str, Any]:
@@ -203,16 +193,16 @@ def plain_preview(one: Preview) -> dict[str, Any]:
 
 def hits(found: Sequence[Hit]) -> None:
     """The rows found, the most similar first."""
-    console = _console()
     for hit in found:
-        line = Text.assemble((f"{hit.score:.4f}", "bold green"), f"  {hit.row.table} {_clean(hit.row.key)}")
-        console.print(line if hit.chunk == 0 else line.append(f" chunk {hit.chunk}"), soft_wrap=True)
-        if hit.text is not None:
-            console.print(_below(Text(_clean(hit.text))))
+        chunk = f" chunk {hit.chunk}" if hit.chunk else ""
+        where = f"  {hit.row.table} {_clean(hit.row.key)}{chunk}"
+        _print(Text.assemble((f"{hit.score:.4f}", "bold green"), where))
         if hit.metadata:
-            console.print(_below(Text(_clean(json.dumps(hit.metadata, ensure_ascii=False)), "dim")))
+            _print(Text(_clean(_json(hit.metadata)), "dim"), indent=4)
+        if hit.text is not None:
+            _print(_clean(hit.text), indent=4)
     if not found:
-        console.print("Nothing found.")
+        _print("Nothing found.")
 
 
 def plain_hit(hit: Hit) -> dict[str, Any]:

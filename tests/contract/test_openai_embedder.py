@@ -278,6 +278,7 @@ def test_drip_within_the_deadline_is_a_good_answer(embedder: OpenAIEmbedder, ser
 
 
 def test_unreachable_server_is_transient(make: Callable[..., OpenAIEmbedder]) -> None:
+    """Case 129."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         embedder = make(f"http://127.0.0.1:{taken.getsockname()[1]}/v1", dimensions=DIMENSIONS)
@@ -535,6 +536,7 @@ def _response(status: int, headers: dict[str, str] | None = None) -> httpx2.Resp
     ],
 )
 def test_waiting_time_is_read_from_the_headers(headers: dict[str, str], seconds: float | None) -> None:
+    """Cases 123 and 124."""
     assert retry_after_s(headers, WALL_S) == pytest.approx(seconds)
 
 
@@ -563,6 +565,7 @@ def test_duration_is_read(value: str, seconds: float | None) -> None:
 def test_waiting_time_reaches_the_failure(
     embedder: OpenAIEmbedder, server: EmbeddingServer, status: int, kind: Kind
 ) -> None:
+    """Case 123."""
     server.plan(Fault("status", status=status, headers={"Retry-After": "600"}))
     failure = failure_from(embedder)
     assert (failure.kind, failure.retry_after_s) == (kind, 600)

@@ -133,6 +133,7 @@ def test_an_unreachable_server_is_waited_for(deadline_in: In) -> None:
 def test_a_wrong_password_is_refused_at_start_and_halts_later(
     postgres: EmbeddedPostgres, schema: str, deadline: Deadline
 ) -> None:
+    """Case 153."""
     wrong = postgres.tcp_dsn.replace(postgres.password, "hunter2")
     with closing(PgVectorStore(wrong, schema=schema)) as store:
         with pytest.raises(StartupRefused, match="password authentication failed") as caught:
@@ -195,6 +196,7 @@ def test_a_slow_statement_is_cancelled_at_the_deadline_and_nothing_is_applied(
 def test_a_read_only_server_and_lost_rights_halt(
     pg: PgVectorStore, sql: psycopg.Connection, postgres: EmbeddedPostgres, schema: str, deadline: Deadline
 ) -> None:
+    """Case 149."""
     read_only = f"{postgres.dsn}&options=-c%20default_transaction_read_only%3Don"
     with closing(PgVectorStore(read_only, schema=schema)) as store:
         store.prepare(SPEC, deadline)  # what exists is only looked at
@@ -210,6 +212,7 @@ def test_a_read_only_server_and_lost_rights_halt(
 def test_a_dropped_table_halts_and_is_seen_again_when_it_is_back(
     pg: PgVectorStore, sql: psycopg.Connection, deadline: Deadline
 ) -> None:
+    """Case 147."""
     pg.write("items", [put(row(1))], deadline)
     sql.execute("ALTER TABLE items RENAME TO hidden")
     seen = failure(lambda: pg.write("items", [put(row(2))], deadline))

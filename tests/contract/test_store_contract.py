@@ -114,6 +114,7 @@ def test_kept_columns_come_only_when_asked_for(points: Points) -> None:
 
 
 def test_the_same_writes_again_end_in_the_same_state(points: Points) -> None:
+    """Case 145."""
     writes: list[Write] = [
         put(row(1), 5, metadata={"a": 1}),
         put(row(2), 6),
@@ -202,6 +203,7 @@ def test_a_patch_reaches_the_named_chunks_of_its_row_only(points: Points) -> Non
 
 
 def test_a_patch_or_mark_of_a_row_that_is_not_there_says_so_and_creates_nothing(points: Points) -> None:
+    """Case 61."""
     points.write(put(row(1)))
     assert points.write(patch(row(2), 1), patch(row(1), 1), mark(row(3), 1)) == [MISSING, APPLIED, MISSING]
     assert points.stamps(row(2), row(3)) == [None, None]
@@ -226,6 +228,7 @@ def test_remove_takes_every_point_of_the_row_even_those_not_named(points: Points
 
 
 def test_removing_what_is_not_there_succeeds(points: Points) -> None:
+    """Case 152."""
     assert points.write(Remove(row(1), (row(1).head_id,)), Remove(row(2), ())) == [APPLIED, APPLIED]
 
 
@@ -237,6 +240,7 @@ def test_a_removed_row_can_come_back_even_at_an_older_position(points: Points) -
 
 
 def test_rows_whose_keys_resemble_each_other_are_apart(points: Points) -> None:
+    """Case 75."""
     rows = [row(1), row(11), row("1"), row("1:chunk_0"), row(1, "product"), row(1, "products:1"), row(1.5)]
     points.write(*(put(one, i) for i, one in enumerate(rows)))
     points.write(Remove(rows[0], (rows[0].head_id,)))
@@ -254,6 +258,7 @@ def conditional(points: Points) -> Points:
 
 
 def test_an_older_write_of_the_same_log_changes_nothing(conditional: Points) -> None:
+    """Case 60, invariant 3."""
     conditional.write(put(row(1), 10, text="new", metadata={"a": 1}))
     older: list[Write] = [put(row(1), 9, text="old"), patch(row(1), 9, metadata={"a": 0}), mark(row(1), 9)]
     assert [conditional.write(write) for write in older] == [[SUPERSEDED]] * 3
@@ -301,6 +306,7 @@ HOSTILE_NAMES = ["a.b", "a b", "a'b", 'a"b', "a\\b", "%s", "{x}", "日本", "�
 
 
 def test_hostile_metadata_names_and_texts_are_only_data(points: Points) -> None:
+    """Case 53."""
     metadata = {name: f"{name}'; DROP TABLE items; --" for name in HOSTILE_NAMES}
     points.write(put(row(1), text="%s {x} \\ \" ' ☃", metadata=metadata))
     [point] = points.scan()
@@ -321,6 +327,7 @@ def test_hostile_keys_identify_their_row(points: Points, key: Value) -> None:
 
 
 def test_normalised_values_come_back_as_they_were_written(points: Points) -> None:
+    """Case 86, for numbers that are not finite."""
     capabilities = points.store.capabilities
     metadata = normalise(
         {
@@ -446,6 +453,7 @@ def test_preparing_again_keeps_what_is_there(points: Points) -> None:
 def test_a_collection_made_for_something_else_is_refused_with_both_values(
     points: Points, backend: Any, spec: CollectionSpec, has: str, wanted: str
 ) -> None:
+    """Case 148, invariant 6."""
     with backend.reopen() as again, pytest.raises(StartupRefused) as caught:
         again.prepare(spec, points.deadline)
     assert has in str(caught.value)
@@ -454,6 +462,7 @@ def test_a_collection_made_for_something_else_is_refused_with_both_values(
 
 
 def test_a_collection_that_is_not_there_is_for_the_operator(points: Points) -> None:
+    """Case 147."""
     nowhere = Points(points.store, points.deadline, "nowhere")
     calls: list[Callable[[], object]] = [
         lambda: nowhere.write(put(row(1))),

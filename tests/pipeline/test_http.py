@@ -104,6 +104,7 @@ def ask(server: HttpServer, path: str) -> tuple[int, Any]:
 def test_every_state_is_live_and_says_whether_it_is_ready(
     service: Service, server: HttpServer, state: State, ready: int
 ) -> None:
+    """Case 193."""
     service.status = Status(state, "embed: quota_exhausted")
     body = {"live": True, "ready": ready == 200, "state": state.value, "reason": "embed: quota_exhausted"}
     assert ask(server, "/livez") == (200, body)
@@ -113,6 +114,7 @@ def test_every_state_is_live_and_says_whether_it_is_ready(
 def test_a_stalled_main_loop_is_neither_live_nor_ready_and_says_why(
     service: Service, server: HttpServer
 ) -> None:
+    """Case 193."""
     service.beat_age_s = 61
     body = {
         "live": False,

@@ -18,6 +18,7 @@ from vectide.core.failures import Kind
 from vectide.core.model import Record
 from vectide.ports import AdapterError, Deadline, Partition, Source, SourceFatal, Watchable
 from vectide.sources.kafka import KafkaSource
+from vectide.sources.kafka_admin import matches
 from vectide.sources.kafka_config import FIXED, consumer_config
 from vectide.sources.kafka_errors import (
     MEANINGS,
@@ -190,6 +191,10 @@ class Stage:
             consumer.commit(offsets=[TopicPartition(self.topic, 0, offset)], asynchronous=False)
 
 
+def coded(name: str) -> KafkaError:
+    return KafkaError(getattr(KafkaError, name))
+
+
 def soon(seconds: float) -> Deadline:
     return Deadline.after(Time(), seconds)
 
@@ -222,6 +227,7 @@ def own_stage() -> Iterator[Stage]:
 
 @pytest.mark.parametrize("protocol", [NEW, CLASSIC], ids=["new", "classic"])
 def test_records_arrive_in_order_and_unchanged(stage: Stage, protocol: Mapping[str, str]) -> None:
+    """Case 119: a new group starts at the beginning."""
     headers = (("h", b"\xff"), ("n", None))
     produce(
         stage.broker.bootstrap,
@@ -352,12 +358,14 @@ def test_a_rewound_partition_is_read_again(stage: Stage) -> None:
     member.until(lambda: member.offsets(partition)[5:] == [1, 2])
 
 
-def test_a_partition_without_position_is_rewound_to_its_beginning(stage: Stage) -> None:
-    stage.write(0, 0)
+def test_a_partition_without_position_is_rewound_to_where_reading_began(stage: Stage) -> None:
+    stage.write(0, 0, 0)
+    stage.broker.delete_records(stage.topic, 0, before=1)
     member = stage.member()
     member.until(lambda: len(member.records) == 2)
     member.source.rewind((stage.topic, 0), None)
-    member.until(lambda: member.offsets((stage.topic, 0)) == [0, 1, 0, 1])
+    member.until(lambda: member.offsets((stage.topic, 0)) == [1, 2, 1, 2])
+    assert member.counts.seen[signals.SOURCE_ERRORS, "records_lost"] == 0
 
 
 def test_a_rewind_goes_to_the_last_position_given_to_commit(stage: Stage) -> None:
@@ -713,6 +721,7 @@ def test_a_broker_that_was_down_is_waited_for(own_stage: Stage) -> None:
     member.until(lambda: member.offsets(("topic", 0))[-1:] == [1])
     assert member.source.problems == {}
     assert member.counts.seen[signals.SOURCE_ERRORS, "all_brokers_down"] >= 1
+    assert {"source_error", "kafka_client"} <= set(member.lines.events)
 
 
 @pytest.mark.parametrize("protocol", [NEW, CLASSIC], ids=["new", "classic"])
@@ -752,8 +761,8 @@ def test_refused_credentials_are_for_an_operator(stage: Stage) -> None:
 
 def test_what_needs_an_operator_is_not_hidden_by_what_passes() -> None:
     health = KafkaHealth()
-    health.failed("(cluster)", KafkaError(KafkaError._AUTHENTICATION))
-    health.failed("(cluster)", KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    health.failed("(cluster)", coded("_AUTHENTICATION"))
+    health.failed("(cluster)", coded("_ALL_BROKERS_DOWN"))
     assert health.failures["(cluster)"].cause == "authentication"
     health.recovered("(cluster)")
     assert not health.ill
@@ -761,7 +770,7 @@ def test_what_needs_an_operator_is_not_hidden_by_what_passes() -> None:
 
 def test_unreadable_records_stay_a_problem_until_the_topic_is_assigned_again() -> None:
     health = KafkaHealth()
-    health.failed("topic", KafkaError(KafkaError._BAD_MSG), sticky=True)
+    health.failed("topic", coded("_BAD_MSG"), sticky=True)
     health.recovered("topic")
     assert health.failures["topic"].kind is Kind.OPERATOR
     health.recovered("topic", afresh=True)
@@ -885,6 +894,23 @@ def test_a_useless_configuration_is_refused(topics: list[str], extra: dict[str, 
         )
 
 
+@pytest.mark.parametrize(
+    ("subscribed", "whole", "found"),
+    [
+        ("shop.a", False, True),
+        ("shop", False, False),
+        ("^shop", False, True),
+        ("^shop", True, False),
+        (r"^shop\..*", True, True),
+        ("^a", False, False),
+    ],
+)
+def test_a_pattern_finds_what_the_group_protocol_would_find(
+    subscribed: str, whole: bool, found: bool
+) -> None:
+    assert matches("shop.a", subscribed, whole=whole) is found
+
+
 # --- codes ----------------------------------------------------------------------------------------------
 
 
@@ -918,7 +944,7 @@ def test_every_code_of_the_client_has_a_meaning() -> None:
     ],
 )
 def test_codes_mean_what_they_mean(name: str, meaning: About, verdict: Verdict) -> None:
-    error = KafkaError(getattr(KafkaError, name))
+    error = coded(name)
     assert (about(error), verdict_of(error)) == (meaning, verdict)
 
 

@@ -154,15 +154,11 @@ class Kafka:
         """How many change events of each kind the topics hold; ``unavailable`` are those (of any kind) that
         lack an unchanged value."""
         counted: Counter[str] = Counter()
-        for message in self._messages(topics):
+        for message in self.messages(topics):
             counted.update(_kinds(message.value()))
         return counted
 
-    def keys(self, topic: str) -> list[bytes | None]:
-        """The keys of all records of a topic."""
-        return [message.key() for message in self._messages([topic])]
-
-    def _messages(self, topics: Sequence[str]) -> Iterator[Message]:
+    def messages(self, topics: Sequence[str]) -> Iterator[Message]:
         """Everything up to the present ends."""
         ends = self.ends(topics)
         reader = Consumer({"bootstrap.servers": self._bootstrap, "group.id": "reader", "log_level": 0})

@@ -26,7 +26,7 @@ from vectide.testing.postgres import EmbeddedPostgres
 JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xss512k")
 BROKER_HEAP = ("-Xms128m", "-Xmx384m")
 CONNECT_HEAP = ("-Xms128m", "-Xmx640m")
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 180.0
 START_ATTEMPTS = 3
 
 _LOG4J = """<Configuration status="WARN">
@@ -129,7 +129,9 @@ class Broker(AbstractContextManager["Broker"]):
         java += ["-cp", f"{self._jars.broker}/*"]
         format_disk = [*java, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(config)]
         with Child("kafka-format", format_disk, self._folder) as formatting:
-            wait_until("the broker's folder is formatted", lambda: formatting.exit_code is not None, 60)
+            wait_until(
+                "the broker's folder is formatted", lambda: formatting.exit_code is not None, START_TIMEOUT_S
+            )
         if formatting.exit_code != 0:
             raise StackError(f"formatting failed:\n{formatting.log_tail()}")
         child = Child("kafka", [*java, "kafka.Kafka", str(config)], self._folder)
@@ -262,7 +264,7 @@ class Connect(AbstractContextManager["Connect"]):
         status, answer = self._call("PUT", f"{path}/config", connector.config(postgres))
         if status not in (200, 201):
             raise StackError(f"connector {connector.name} was refused: {answer}")
-        wait_until(f"connector {connector.name} runs", lambda: self.running(connector), 60)
+        wait_until(f"connector {connector.name} runs", lambda: self.running(connector), START_TIMEOUT_S)
 
     def running(self, connector: Connector) -> bool:
         """Whether the connector's task runs; raises :class:`StackError` with its trace when it failed."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 import pytest
+from confluent_kafka import Message
 from psycopg.conninfo import make_conninfo
 from tests.real.jars import StackError
 from tests.real.judge import differences, read_store, should_be, wasted, worth_embedding
@@ -24,6 +25,7 @@ from tests.real.stack import Connector, RealStack
 from tests.real.tables import BARRIER, DOCS, ORDER_LINES, PRODUCTS, TABLES, RowId, Table
 from tests.real.workload import Workload
 
+from vectide.deadletters import PREFIX
 from vectide.testing.embedding_server import EmbeddingServer
 
 SEED = int(os.environ.get("VECTIDE_REAL_SEED", "20260114"))
@@ -33,7 +35,8 @@ DEAD_LETTERS = "vectide.dlq"
 KILLS = 3
 TRANSACTIONS = 3000
 QUIET_TRANSACTIONS = 600
-SETTLE_TIMEOUT_S = 90.0
+#: For every condition that is waited for: far beyond what a slow, shared machine needs.
+PATIENCE_S = 180.0
 #: Sent once at every start, to learn how long the vectors are.
 PROBE = "dimension"
 
@@ -129,7 +132,7 @@ class Scene:
         """Start both connectors, and wait for the topics of the snapshot."""
         for connector in (SHOP, WIKI):
             self.stack.connect.create(connector, self.stack.postgres)
-        wait_until("the topics are there", lambda: self.kafka.exist(list(TOPICS.values())), 60)
+        wait_until("the topics are there", lambda: self.kafka.exist(list(TOPICS.values())), PATIENCE_S)
 
     def kill_at_work(self, after_texts: int) -> None:
         """Change rows until the service has sent that many texts more and is busy, then kill it."""
@@ -142,7 +145,7 @@ class Scene:
                 return None
             return readings if readings.in_flight and readings.lag else None
 
-        readings = wait_until(f"the service is busy after {target} texts", busy, 60, every_s=0.01)
+        readings = wait_until(f"the service is busy after {target} texts", busy, PATIENCE_S, every_s=0.01)
         self.service.kill()
         lag = self.kafka.lag(GROUP, list(TOPICS.values()))
         self.summary.add(
@@ -161,7 +164,7 @@ class Scene:
             return "" if readings == Readings(0, 0) and lag == 0 else f"{readings}, lag {lag} by the broker"
 
         try:
-            wait_until("everything is committed", lambda: not unsettled(), SETTLE_TIMEOUT_S)
+            wait_until("everything is committed", lambda: not unsettled(), PATIENCE_S)
         except StackError as error:
             raise StackError(f"{error}: {unsettled()}\n{self.service.child.log_tail()}") from error
 
@@ -180,7 +183,7 @@ class Scene:
             self.source.commit()
             return answer == (True,)
 
-        wait_until("the connectors have passed the barrier", passed, 60)
+        wait_until("the connectors have passed the barrier", passed, PATIENCE_S)
 
     # --- accounts ----------------------------------------------------------------------------------------
 
@@ -194,28 +197,34 @@ class Scene:
     def texts_stored(self) -> dict[RowId, str]:
         """The text of every row in the store, once the dead service's last transactions have ended."""
         others = "SELECT 1 FROM pg_stat_activity WHERE datname = 'vectors' AND pid <> pg_backend_pid()"
-        wait_until("the store is left alone", lambda: not self.store.execute(others).fetchall(), 20)
+        wait_until("the store is left alone", lambda: not self.store.execute(others).fetchall(), PATIENCE_S)
         return {
             (table.name, point.key): point.text for table in TABLES for point in read_store(self.store, table)
         }
 
-    def dead_letters(self) -> tuple[int, list[str]]:
-        """How many there are, and those that should not be.
-
-        After a kill an update without its unchanged body may come again for a doc that was deleted since:
-        nobody can tell its text any more, and nobody needs it. No other record may be given up.
-        """
-        letters = list(self.kafka.keys(DEAD_LETTERS))
-        unjust = []
-        for letter in letters:
-            key = json.loads(letter or b"{}")
-            if None not in self.workload.held.get((DOCS.name, (key.get("id"),)), [None, ""])[1:]:
-                unjust.append(str(key))
-        return len(letters), unjust
+    def dead_letters(self) -> list[str]:
+        """Each as its key and why. None is expected: what an update lacks, the store has, or a later change
+        of the row makes up for, even when all is replayed."""
+        return [
+            f"{_brief(letter.key())}: {_header(letter, 'cause')} at {_header(letter, 'offset')}"
+            for letter in self.kafka.messages([DEAD_LETTERS])
+        ]
 
     def complaints(self, table: Table) -> list[str]:
         wanted = should_be(self.source, table, DIMENSIONS)
         return differences(wanted, read_store(self.store, table))
+
+
+def _brief(key: bytes | None) -> str:
+    event = json.loads(key or b"{}")
+    return str(event.get("payload", event))
+
+
+def _header(letter: Message, name: str) -> str:
+    """One of the headers that the service added."""
+    headers = dict(letter.headers() or [])
+    value = headers.get(f"{PREFIX}{name}")
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 @pytest.fixture
@@ -280,14 +289,15 @@ def test_the_store_equals_the_source_whatever_is_killed(scene: Scene) -> None:
     scene.service.stop()
 
     events = scene.kafka.census(list(TOPICS.values()))
-    letters, unjust = scene.dead_letters()
-    summary.add(f"events {dict(events)}, dead letters {letters}, {len(unjust)} of them unjust")
+    letters = scene.dead_letters()
+    summary.add(f"events {dict(events)}, dead letters {len(letters)}")
     summary.add(f"transactions {dict(workload.kinds)}")
     complaints = {table.name: scene.complaints(table) for table in TABLES}
     summary.add(f"differences { ({name: len(found) for name, found in complaints.items()}) }")
 
     assert {name: found[:10] for name, found in complaints.items() if found} == {}
     assert waste[:10] == []
-    assert (quiet, exit_code, unjust) == (Counter(), 0, [])
+    assert letters[:10] == []
+    assert (quiet, exit_code) == (Counter(), 0)
     assert set(workload.kinds) == {"seed", *Workload.KINDS, *Workload.QUIET_KINDS} - {"doc_key"}
     assert min(events[kind] for kind in ("r", "c", "u", "d", "tombstone", "unavailable")) > 0

@@ -63,6 +63,12 @@ class SimBroker:
         whole = not log or log[-1][0] <= self._clock.now_s
         return found[:limit], whole and len(found) <= limit
 
+    def end_now(self, partition: Partition) -> int:
+        """The end of the log as it is at this moment: the last holes come with the last record."""
+        log = self.logs[partition]
+        arrived = [record.offset + 1 for at_s, record in log if at_s <= self._clock.now_s]
+        return self.ends[partition] if len(arrived) == len(log) else max(arrived, default=0)
+
 
 class SimSource:
     """One consumer of the group. Rebalances and lost partitions come from the scenario's faults."""
@@ -74,7 +80,7 @@ class SimSource:
         self._listener: SourceListener
         self._positions: dict[Partition, int] = {}
         self._paused: set[Partition] = set()
-        self._ended: set[Partition] = set()
+        self._ended: dict[Partition, int] = {}
         self._stored: dict[Partition, int] = {}
         self._pending: list[str] = []
         self._away: list[Partition] = list(broker.logs)
@@ -87,6 +93,12 @@ class SimSource:
     def disturb(self, what: str) -> None:
         """``lost`` or ``rebalance`` with the next poll."""
         self._pending.append(what)
+
+    def oust(self) -> None:
+        """The group gives everything to somebody else."""
+        mine = list(self._positions)
+        self._drop(mine)
+        self._listener.on_lost(mine)
 
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
         self._rebalance()
@@ -123,7 +135,7 @@ class SimSource:
         for partition in partitions:
             del self._positions[partition]
             self._paused.discard(partition)
-            self._ended.discard(partition)
+            self._ended.pop(partition, None)
             self._stored.pop(partition, None)
 
     def _take(self, max_records: int) -> list[Record]:
@@ -145,8 +157,8 @@ class SimSource:
     def _report_ends(self) -> None:
         # Of paused partitions too: the end may have been met before the pause.
         for partition, position in self._positions.items():
-            if position == self._broker.ends[partition] and partition not in self._ended:
-                self._ended.add(partition)
+            if position == self._broker.end_now(partition) and position != self._ended.get(partition):
+                self._ended[partition] = position
                 self._listener.on_end(partition, position)
 
     def pause(self, partitions: Sequence[Partition]) -> None:
@@ -157,7 +169,7 @@ class SimSource:
 
     def rewind(self, partition: Partition, offset: int | None) -> None:
         self._positions[partition] = self._broker.committed.get(partition, 0) if offset is None else offset
-        self._ended.discard(partition)
+        self._ended.pop(partition, None)
 
     def commit(self, positions: Mapping[Partition, int], *, wait: bool) -> None:
         for partition, offset in positions.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from tests.simulation.broker import Place, log_of, place_of
@@ -13,7 +15,7 @@ from vectide.core import signals
 from vectide.core.lane import Lane
 from vectide.core.model import Change, Deleted, Order, Position, Row, Upserted, text_hash
 from vectide.jobs.stream import Stream
-from vectide.ports import Partition, Stored
+from vectide.ports import Partition, Patch, Put, Remove, Stored, Write
 from vectide.testing.fold import Expected, Fold, Leaves, Nothing
 
 #: The changes of one row in the order of the log, and what each leaves.
@@ -39,17 +41,24 @@ class Watch:
         self._stream: Stream
         self._telemetry: SimTelemetry
         self._settled: set[Place] = set()
+        #: By table, in this process.
+        self._dead_in_a_row: Counter[str] = Counter()
         #: Up to where the commits were found to be right.
         self._verified: dict[Partition, int] = {}
         self._partitions: dict[Row, set[int]] = {}
         for (topic, partition, _), change in world.broker.changes.items():
             if isinstance(change, Upserted | Deleted):
                 self._partitions.setdefault(_row_of(topic, change), set()).add(partition)
+        #: The last change of each row and partition that settled while the row had a point.
+        self._newest: dict[tuple[Row, int], Position] = {}
         world.provider.watch = self._texts_sent
+        world.store.watch = self._row_written
 
-    def follow(self, stream: Stream, telemetry: SimTelemetry) -> None:
+    def follow(self, stream: Stream, telemetry: SimTelemetry, dead_in_a_row: int) -> None:
         """Watch this process from now on."""
         self._stream, self._telemetry = stream, telemetry
+        self._may_in_a_row = dead_in_a_row
+        self._dead_in_a_row.clear()
         inner = stream.intake.settle
 
         def settle(lane: Lane, offset: int, outcome: str, reason: str) -> None:
@@ -57,6 +66,16 @@ class Watch:
             inner(lane, offset, outcome, reason)
 
         stream.intake.settle = settle  # type: ignore[method-assign]
+
+    def log_line(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Something was logged: is it a flood of dead letters that nobody stops?"""
+        table = str(fields.get("table", ""))
+        if event == "table_halted":
+            self._dead_in_a_row[table] = 0
+        elif event == "dead_letter":
+            self._dead_in_a_row[table] += 1
+            flood = self._dead_in_a_row[table]
+            require(flood <= self._may_in_a_row, f"{flood} dead letters of {table!r} in a row")
 
     # --- at every instant -------------------------------------------------------------------------------
 
@@ -113,6 +132,11 @@ class Watch:
         shown = self._shows(place, change, outcome, reason)
         require(shown, f"invariant 2: {place} settled as {outcome} {reason}, but it is not")
         self._settled.add(place)
+        if outcome == "dead_lettered":
+            return
+        self._dead_in_a_row[lane.table] = 0
+        if isinstance(change, Upserted | Deleted):
+            self._remember(_row_of(lane.topic, change), lane, offset, reason)
 
     def _shows(self, place: Place, change: Change | None, outcome: str, reason: str) -> bool:
         topic, partition, offset = place
@@ -135,6 +159,36 @@ class Watch:
             case ("skipped", "already_applied"):
                 return stamp is not None and mine.relation_to(stamp.position) in (Order.SAME, Order.OLDER)
         return reason == "superseded"
+
+    # --- invariant 3 ------------------------------------------------------------------------------------
+
+    def _remember(self, row: Row, lane: Lane, offset: int, reason: str) -> None:
+        key = (row, lane.partition)
+        if self._world.store.stamp_of(row) is None:
+            self._newest.pop(key, None)  # a row that is gone has nothing that tells old from new
+        elif reason != "superseded" or key not in self._newest or self._newest[key].offset < offset:
+            self._newest[key] = Position(lane.log, lane.partition, offset)
+
+    def _row_written(self, write: Write) -> None:
+        """A row never goes back to a state before one that had settled, not even for a moment."""
+        match write:
+            case Put(point) if point.stamp is not None:
+                position = point.stamp.position
+            case Patch(_, _, stamp):
+                position = stamp.position
+            case Remove(row):
+                # What comes next may be a replay: nothing tells old from new any more.
+                for key in [key for key in self._newest if key[0] == row]:
+                    del self._newest[key]
+                return
+            case _:
+                return
+        row = write.point.row if isinstance(write, Put) else write.row
+        newest = self._newest.get((row, position.partition))
+        if newest is None or len(self._partitions[row]) > 1 or self._world.store.stamp_of(row) is None:
+            return
+        back = position.relation_to(newest) is Order.OLDER
+        require(not back, f"invariant 3: {row} goes back from {newest} to {position}")
 
     # --- invariants 5 and 7 -----------------------------------------------------------------------------
 

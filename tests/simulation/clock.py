@@ -73,6 +73,19 @@ class SimExecutor:
                 apply()
         self._pending.clear()
 
+    def stall(self) -> None:
+        """The process stands still: what its workers were about to do happens later."""
+        stalled, self._pending = self._pending, []
+        for apply in stalled:
+            self._clock.at(self._clock.now_s + self._rng.choice((0.05, 0.5)), self._late(apply))
+
+    def _late(self, apply: Callable[[], None]) -> Callable[[], None]:
+        def wake() -> None:
+            self._pending.append(apply)
+            apply()
+
+        return wake
+
     def completed(self, wait_s: float) -> Sequence[Completion]:
         self._clock.advance_to(self._clock.now_s)
         end_s = self._clock.now_s + wait_s

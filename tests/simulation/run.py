@@ -24,6 +24,8 @@ from vectide.jobs.parts import Parts, StreamPolicy
 from vectide.jobs.stream import Stream
 
 MAX_STEPS = 20_000
+#: When everything that disturbs is over, the pump must come to rest within this time.
+REST_WITHIN_S = 120.0
 #: When the last event and fault are over, an operator raises the limit of the dead-letter breaker.
 OPERATOR_COMES_AFTER_S = 3.0
 GRACE_S = 4.0
@@ -47,8 +49,10 @@ class Run:
             SimSource(broker, self.clock, rng),
         )
         self._watch = Watch(self._world, scenario)
+        self.log.heard = self._watch.log_line
         self._executor = SimExecutor(self.clock, rng)
         self._crashed = False
+        self._ousted = False
         self._stopped_at_s: float | None = None
         self._dead_in_a_row = scenario.dead_in_a_row
         events = [event.at_s for event in scenario.events]
@@ -75,7 +79,7 @@ class Run:
             self._rng.random,
         )
         self.stream = Stream(parts, self._policy())
-        self._watch.follow(self.stream, telemetry)
+        self._watch.follow(self.stream, telemetry, self._dead_in_a_row)
         self._stopped_at_s = None
         self.stream.start()
 
@@ -92,20 +96,32 @@ class Run:
             revoke_drain_s=1.0,
             grace_s=GRACE_S,
             halt_probe_s=0.5,
+            incomplete_patience_s=0.3,
             failures=FailurePolicy(backoff_first_s=0.01, backoff_max_s=0.5, probe_s=0.5),
             breaker=BreakerLimits(in_a_row=self._dead_in_a_row, window=NO_LIMIT),
         )
 
     def _strike(self, what: str) -> None:
-        if what == "crash":
-            self._crashed = True
-        elif self._stopped_at_s is None:
-            self._stopped_at_s = self.clock.now_s
+        match what:
+            case "crash":
+                self._crashed = True
+            case "takeover":
+                self._ousted = True
+            case "stop" if self._stopped_at_s is None:
+                self._stopped_at_s = self.clock.now_s
 
     def _restart(self) -> None:
         self.log.info("RESTART")
-        self._crashed = False
+        self._crashed = self._ousted = False
         self._executor.crash()
+        self._start()
+
+    def _take_over(self) -> None:
+        """Another process gets all partitions, because this one stalled; then its workers run on."""
+        self.log.info("TAKEOVER")
+        self._ousted = False
+        self._executor.stall()
+        self._world.source.oust()
         self._start()
 
     # --- run --------------------------------------------------------------------------------------------
@@ -122,11 +138,14 @@ class Run:
             if self._is_quiet():
                 self._watch.end()
                 return
+            require(self.clock.now_s < self._calm_at_s + REST_WITHIN_S, "records never come to an end")
         raise Violation(f"no rest after {MAX_STEPS} steps")
 
     def _live_or_die(self) -> None:
         if self._crashed:
             self._restart()
+        if self._ousted:
+            self._take_over()
         if self._stopped_at_s is not None:
             self.stream.stop()
             late_s = self.clock.now_s - self._stopped_at_s - 0.75 * GRACE_S
@@ -138,7 +157,8 @@ class Run:
             self._restart()
 
     def _is_quiet(self) -> bool:
-        if self._crashed or self._stopped_at_s is not None or self.clock.now_s <= self._calm_at_s:
+        disturbed = self._crashed or self._ousted or self._stopped_at_s is not None
+        if disturbed or self.clock.now_s <= self._calm_at_s:
             return False
         broker = self._world.broker
         return all(broker.committed.get(partition, 0) == end for partition, end in broker.ends.items())

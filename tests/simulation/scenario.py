@@ -113,6 +113,7 @@ class _Source:
     size: int
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
     texts: int = 0
+    moved: bool = False
     #: From now on rows are spread over the partitions in another way, as after adding partitions.
     grown: bool = False
 
@@ -121,6 +122,8 @@ class _Source:
         row = self.rng.randrange(self.size)
         kinds, weights = zip(*(_LIVE if row in self.rows else _ABSENT).items(), strict=True)
         kind = self.rng.choices(kinds, weights)[0]
+        if kind == "flip":
+            return self._flip(at_s, row)
         if kind != "rename":
             return [self._event(at_s, row, self._change(row, kind), kind)]
         new = self.rng.randrange(self.size)
@@ -132,6 +135,16 @@ class _Source:
             self._event(at_s, row, Deleted(_key(row), new_key=_key(new)), "renamed away"),
             self._event(at_s, row, Deleted(_key(row)), "tombstone"),
             self._event(at_s, new, created, "renamed here"),
+        ]
+
+    def _flip(self, at_s: float, row: int) -> list[Event]:
+        """A change that the next record takes back."""
+        before = dict(self.rows[row])
+        there = self._change(row, self.rng.choice(("metadata", "text")))
+        self.rows[row] = before
+        return [
+            self._event(at_s, row, there, "there"),
+            self._event(at_s, row, self._change(row, "noop"), "and back"),
         ]
 
     def _event(self, at_s: float, row: int, change: Change | None, kind: str) -> Event:
@@ -162,20 +175,21 @@ class _Source:
             case "body":
                 return {"body": self._text()}
             case "moved_text":
-                return self.rng.choice(_SAME_TEXT)
+                self.moved = not self.moved
+                return _SAME_TEXT[self.moved]
             case "metadata" | "partial_metadata":
-                return {"price": self.rng.randrange(100)}
+                return {"price": self.rng.randrange(3)}
             case "note":
                 return {"note": self._text()}
             case "poison_text":
-                return {"title": f"{POISON_TEXT} {self._text()}"}
+                return {"title": f"{POISON_TEXT} {self._text()}", "body": self._text()}
             case "cured":
                 return {"title": self._text(), "price": 5}
         return _EDITS.get(kind, {})
 
     def _text(self) -> str:
         self.texts += 1
-        return f"text {self.texts if self.rng.random() < 0.9 else 0}"
+        return f"text {self.texts if self.rng.random() < 0.85 else 0}"
 
 
 def _key(row: int) -> Mapping[str, Any]:
@@ -198,16 +212,24 @@ _EDITS: dict[str, dict[str, Any]] = {
 }
 #: Other columns, the same text.
 _SAME_TEXT = ({"title": "one\ntwo", "body": None}, {"title": "one", "body": "two"})
-_ABSENT = {"insert": 20, "tombstone": 2, "heartbeat": 1, GARBAGE: 1, "poison_text": 1, "partial_title": 0.3}
+_ABSENT = {
+    "insert": 20,
+    "partial_title": 2,
+    "partial_note": 1,
+    "tombstone": 2,
+    "heartbeat": 1,
+    "poison_text": 1,
+    GARBAGE: 1,
+}
 _LIVE = {
     "noop": 3,
     "text": 6,
     "body": 3,
-    "moved_text": 2,
+    "moved_text": 7,
     "metadata": 5,
     "note": 1,
     "partial_metadata": 3,
-    "partial_title": 3,
+    "partial_title": 4,
     "partial_note": 2,
     "partial_noop": 1,
     "blank": 0.7,
@@ -215,8 +237,9 @@ _LIVE = {
     "undelete": 1.5,
     "delete": 4,
     "rename": 1.5,
-    "poison_text": 0.8,
-    "poison_metadata": 0.8,
+    "flip": 3,
+    "poison_text": 1.2,
+    "poison_metadata": 1.2,
     "cured": 2,
     "heartbeat": 1,
     GARBAGE: 1,
@@ -226,6 +249,7 @@ FAULTS = {
     "stop": 2,
     "rebalance": 4,
     "lost": 3,
+    "takeover": 4,
     "provider_down": 2,
     "provider_refuses": 1,
     "throttle": 2,

@@ -100,6 +100,7 @@ class SimStore:
         #: While it is on, the point that a patch is for may have been removed by another hand.
         self.vanishing = False
         self.vanished: set[Row] = set()
+        self.watch: Callable[[Write], None] = lambda write: None
         for mapping in TABLES.values():
             self.inner.prepare(CollectionSpec(mapping.collection, DIMENSIONS, SPACE), SOON)
 
@@ -115,6 +116,7 @@ class SimStore:
         if any(_is_poison(write) for write in writes):
             raise AdapterError(Failure(Kind.REFUSED, "bad_value"))
         for write in writes:
+            self.watch(write)
             self._maybe_vanish(collection, write)
         outcomes = self.inner.write(collection, writes, deadline)
         self._maybe_fail(collection, after=True)
@@ -185,10 +187,12 @@ class SimLog:
     def __init__(self, clock: SimClock) -> None:
         self._clock = clock
         self.lines: list[str] = []
+        self.heard: Callable[[str, dict[str, Any]], None] = lambda event, fields: None
 
     def info(self, event: str, /, **fields: Any) -> None:
         told = " ".join(f"{name}={value}" for name, value in fields.items())
         self.lines.append(f"{self._clock.now_s - START_S:8.3f} {event} {told}")
+        self.heard(event, fields)
 
     warning = error = info
 
@@ -209,7 +213,7 @@ def schedule(world: World, faults: Sequence[Fault], strike: Callable[[str], None
     """Put the faults on the agenda. ``strike`` performs those that befall the process itself."""
     for fault in faults:
         moment_s = START_S + fault.at_s
-        if fault.what in ("crash", "stop"):
+        if fault.what in ("crash", "stop", "takeover"):
             world.clock.at(moment_s, _call(strike, fault.what))
         elif fault.what in ("rebalance", "lost"):
             world.clock.at(moment_s, _disturb(world, fault.what))

@@ -193,7 +193,7 @@ def test_a_value_that_says_null_in_any_way_is_a_delete(value: Any) -> None:
 
 
 def test_a_row_with_a_null_column_called_payload_is_not_a_delete() -> None:
-    """Case 20: flattened rows are refused for now, and must never pass for deletes."""
+    """Flattened rows are refused for now, and must never pass for deletes."""
     assert cause_of({"schema": "public", "payload": None}) == "not_an_envelope"
     assert cause_of({"schema": "public", "payload": None, "id": 3}) == "not_an_envelope"
     assert cause_of({"payload": None}) == "not_an_envelope"
@@ -311,7 +311,7 @@ def test_a_table_that_only_resembles_the_signal_table_is_kept(row: dict[str, Any
     ],
 )
 def test_a_flattened_row_is_refused_for_now(row: dict[str, Any]) -> None:
-    """Case 20 is a capability to come: until then such a row is a dead letter, never a loss."""
+    """To read them is a capability to come: until then such a row is a dead letter, never a loss."""
     assert cause_of(row) == "not_an_envelope"
 
 

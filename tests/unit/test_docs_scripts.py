@@ -20,7 +20,7 @@ CATALOGUE = """\
 """
 
 
-def tests_of(root: Path, source: str) -> Path:
+def written(root: Path, source: str) -> Path:
     folder = root / "tests"
     folder.mkdir()
     (folder / "test_x.py").write_text(dedent(source), "utf-8")
@@ -42,7 +42,7 @@ def tests_of(root: Path, source: str) -> Path:
     ],
 )
 def test_a_citation_is_found_where_tests_make_it(tmp_path: Path, source: str, cited: set[int]) -> None:
-    found = list(citations(tests_of(tmp_path, source)))
+    found = list(citations(written(tmp_path, source)))
     assert {citation.number for citation in found} == cited
     assert all(citation.test == "test_a" for citation in found)
 
@@ -57,7 +57,7 @@ def test_a_citation_belongs_to_the_test_that_makes_it_and_no_other(tmp_path: Pat
         def test_b():
             pass
     """
-    path = tests_of(tmp_path, source) / "test_x.py"
+    path = written(tmp_path, source) / "test_x.py"
     assert list(citations(path.parent)) == [
         Citation("case", 12, path, "test_a"),
         Citation("case", 13, path, "test_b"),
@@ -66,7 +66,7 @@ def test_a_citation_belongs_to_the_test_that_makes_it_and_no_other(tmp_path: Pat
 
 def test_the_catalogue_names_tests_before_modules_and_what_has_none_is_planned(tmp_path: Path) -> None:
     source = '"""Cases 12 and 13."""\n\ndef test_a():\n    """Case 12."""\n'
-    found = list(citations(tests_of(tmp_path, source)))
+    found = list(citations(written(tmp_path, source)))
     made = updated(CATALOGUE, found, tmp_path / "docs" / "cases.md").splitlines()
     assert made[4:] == [
         "| 12 | a | b | [`test_x.py::test_a`](../tests/test_x.py) |",
@@ -78,7 +78,7 @@ def test_the_catalogue_names_tests_before_modules_and_what_has_none_is_planned(t
 
 def test_a_citation_of_what_does_not_exist_is_a_problem(tmp_path: Path) -> None:
     source = 'def test_a():\n    """Cases 12 and 15, invariants 14 and 15."""\n'
-    found = list(citations(tests_of(tmp_path, source)))
+    found = list(citations(written(tmp_path, source)))
     case, invariant = problems(CATALOGUE, found)
     assert "test_a cites case 15" in case
     assert "test_a cites invariant 15" in invariant

@@ -112,6 +112,7 @@ def test_a_value_cannot_forge_a_line(form: str) -> None:
 
 @pytest.mark.parametrize("name", ["text", "value", "key", "columns", "Row", "payload", "headers", "vector"])
 def test_row_content_is_withheld_wherever_it_appears(written: Written, name: str) -> None:
+    """Invariant 13."""
     written.log.info("odd", **{name: SECRET}, nested={"deep": [{name: [SECRET]}]})
     assert SECRET not in written.text
     assert written.last[name] == "<withheld>"
@@ -155,6 +156,7 @@ def test_a_traceback_tells_types_and_places_but_no_messages(written: Written) ->
 
 
 def test_known_secrets_are_hidden_in_any_text() -> None:
+    """Case 175."""
     written = Written(secrets=[SECRET, "abc"])
     event = f"failed with {SECRET}"
     written.log.error(event, detail=[f"<{SECRET}>"], of={"a": SECRET})
@@ -176,6 +178,7 @@ def test_known_secrets_are_hidden_in_any_text() -> None:
     ],
 )
 def test_what_looks_like_a_credential_is_hidden_too(written: Written, text: str) -> None:
+    """Case 175."""
     written.log.error("failed", detail=text)
     assert SECRET not in written.text
 
@@ -194,6 +197,7 @@ def test_long_texts_and_lists_are_cut(written: Written) -> None:
 
 
 def test_the_same_warning_passes_once_in_a_while_and_tells_how_many_did_not(written: Written) -> None:
+    """Case 191."""
     for _ in range(1000):
         written.log.warning("broker_down", cause="transport", broker="a")
     assert len(written.lines) == 1
@@ -235,6 +239,7 @@ def test_the_memory_of_the_limit_is_bounded() -> None:
 
 
 def test_lines_of_the_kafka_client_come_here_and_are_held_back_by_facility(written: Written) -> None:
+    """Case 191."""
     kafka = written.logs.library("test.kafka")
     for number in range(100):
         kafka.log(logging.ERROR, "%s [%s] %s", "FAIL", "vectide#consumer-1", f"broker down, try {number}")

@@ -261,7 +261,6 @@ def test_an_unavailable_column_has_no_rendered_text_and_a_null_one_has_none() ->
 
 
 def test_the_layout_changes_with_the_template_and_with_nothing_else() -> None:
-    """Case 81."""
     assert mapping("{a}").layout == mapping("{a}", store_text=False, metadata=fields(b="b")).layout
     assert mapping("{a}").layout != mapping("{a} ").layout
 

@@ -1,4 +1,4 @@
-"""The catalogue of metrics and its Prometheus form (cases 189, 192)."""
+"""The catalogue of metrics and its Prometheus form (case 192)."""
 
 from __future__ import annotations
 
@@ -150,6 +150,7 @@ HOSTILE = ['a"b', "a\\b", "line\nbreak", "\r\t\x00\x1b", "\u2028", "naïve 日�
 
 @pytest.mark.parametrize("value", HOSTILE, ids=ascii)
 def test_hostile_label_values_give_a_valid_exposition(value: str) -> None:
+    """Case 192."""
     telemetry = PrometheusTelemetry()
     telemetry.count(signals.RECORDS_RECEIVED, topic=value)
     (labels,) = samples(telemetry, signals.RECORDS_RECEIVED)
@@ -166,6 +167,7 @@ def test_an_endless_label_value_is_cut() -> None:
 
 
 def test_the_number_of_series_is_bounded_and_the_rest_counts_as_other() -> None:
+    """Case 192."""
     telemetry = PrometheusTelemetry(max_series=10)
     for number in range(100):
         telemetry.count(signals.RECORDS_RECEIVED, topic=f"topic-{number}")

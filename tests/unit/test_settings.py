@@ -90,6 +90,7 @@ def test_every_variable_can_be_set() -> None:
 
 @pytest.mark.parametrize("padding", [" {} ", "\t{}\n", "{}\r\n"])
 def test_white_space_around_a_value_is_dropped(padding: str) -> None:
+    """Case 170."""
     settings = load({name: padding.format(value) for name, value in MINIMAL.items()})
     assert settings.kafka.bootstrap_servers == "broker:9092"
     assert settings.embedder.kind == "hashing"
@@ -98,6 +99,7 @@ def test_white_space_around_a_value_is_dropped(padding: str) -> None:
 
 @pytest.mark.parametrize("blank", ["", "  ", "\n"])
 def test_a_blank_variable_counts_as_unset(blank: str) -> None:
+    """Case 170."""
     settings = loaded(VECTIDE_EMBEDDER__DIMENSIONS=blank, VECTIDE_HTTP__TOKEN=blank, VECTIDE_HTTP__PORT=blank)
     assert settings.embedder.dimensions is None
     assert settings.http.token is None
@@ -132,6 +134,7 @@ def test_a_topic_finds_its_table_and_an_exact_name_goes_before_a_pattern() -> No
 
 
 def test_a_secret_may_come_from_a_file_and_its_last_newline_is_dropped(tmp_path: Path) -> None:
+    """Case 170."""
     file = tmp_path / "dsn"
     file.write_text("\ufeff postgresql://from:file@db/x \n\n", encoding="utf-8")
     settings = loaded(VECTIDE_STORE__DSN="", VECTIDE_STORE__DSN_FILE=f" {file}\n")
@@ -182,6 +185,7 @@ def test_only_secrets_have_a_file_variant() -> None:
 
 
 def test_every_problem_is_told_at_once() -> None:
+    """Case 169."""
     with pytest.raises(SettingsError) as raised:
         load(
             {
@@ -224,6 +228,7 @@ def test_every_problem_is_told_at_once() -> None:
     ],
 )
 def test_a_misspelt_variable_is_refused_with_the_likely_name(name: str, meant: str) -> None:
+    """Case 169."""
     assert problems_of(**{name: "1"}) == [f"{name}: unknown variable; did you mean {meant}?"]
 
 
@@ -284,6 +289,7 @@ def test_the_pgvector_store_needs_one_address() -> None:
     "topics", ["vectide.dlq,shop.public.products", "^.*", r"^(vectide\.|shop\.)"], ids=["listed", "all", "or"]
 )
 def test_a_dead_letter_topic_that_is_consumed_is_refused(topics: str) -> None:
+    """Case 161."""
     (problem,) = problems_of(VECTIDE_KAFKA__TOPICS=topics)
     assert problem.startswith("VECTIDE_DLQ__TOPIC")
     assert "endless loop" in problem
@@ -291,6 +297,7 @@ def test_a_dead_letter_topic_that_is_consumed_is_refused(topics: str) -> None:
 
 @pytest.mark.parametrize("source", ["vectide.dlq", "'^vectide'"])
 def test_a_dead_letter_topic_that_fills_a_table_is_refused(source: str) -> None:
+    """Case 161."""
     (problem,) = problems_of(VECTIDE_TABLES=f"mine: {{source: {source}, embed: {{columns: [x]}}}}")
     assert problem.startswith("VECTIDE_DLQ__TOPIC: is the source of table mine")
 
@@ -363,6 +370,7 @@ SECRETS = {
 
 
 def test_secrets_never_show_in_any_form_of_the_settings() -> None:
+    """Case 175."""
     settings = loaded(**SECRETS)
     shown = [repr(settings), str(settings), repr(effective(settings)), json.dumps(effective(settings))]
     for section in (settings.kafka, settings.embedder, settings.store, settings.http):
@@ -374,6 +382,7 @@ def test_secrets_never_show_in_any_form_of_the_settings() -> None:
 
 
 def test_secrets_never_show_in_problems_even_in_the_wrong_variable() -> None:
+    """Case 175."""
     every = {doc.name: "Hunter2! \x00{" for doc in describe()} | {"VECTIDE_STORE__DNS": "x:Hunter2!"}
     with pytest.raises(SettingsError) as raised:
         load(every)

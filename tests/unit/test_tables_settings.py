@@ -110,6 +110,7 @@ def test_tables_may_share_a_collection_but_not_a_topic() -> None:
 
 
 def test_all_problems_of_all_tables_are_told_with_their_path() -> None:
+    """Case 169."""
     text = """
     products:
       sorce: x
@@ -190,6 +191,7 @@ def test_a_source_must_be_a_topic_or_a_pattern(source: str) -> None:
 
 @pytest.mark.parametrize("name", ["text", "_vectide", "_vectide_x"])
 def test_a_metadata_name_that_is_reserved_is_refused_and_can_be_renamed(name: str) -> None:
+    """Case 53."""
     (problem,) = problems_of(metadata=[name])
     assert "reserved" in problem
     assert problems_of(metadata=[{name: "other"}]) == ()

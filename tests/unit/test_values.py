@@ -74,6 +74,7 @@ def stored(value: Value, **changes: Any) -> Value:
     ],
 )
 def test_each_value_has_one_documented_form(value: Value, expected: Value) -> None:
+    """Cases 37 and 86."""
     result = stored(value)
     assert result == expected
     assert type(result) is type(expected)

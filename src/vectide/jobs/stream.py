@@ -207,8 +207,8 @@ class Stream:
 
     def on_end(self, partition: Partition, offset: int) -> None:
         lane = self.lanes.get(partition)
-        # A resting lane has forgotten records that lie before this end.
-        if lane is not None and not lane.resting:
+        # A resting lane has forgotten records that lie before this end, a leaving one no longer takes them in.
+        if lane is not None and lane.active and not lane.resting:
             lane.tracker.reach(offset)
             if lane.tracker.at_end:
                 self.stations.rows.wake(lambda queue: queue.waiting[0].lane is lane)

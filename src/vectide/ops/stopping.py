@@ -22,6 +22,8 @@ EXIT_HUNG: Final = 70
 EXIT_SIGNAL: Final = 128
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+#: Wrappers (timeout, make, uv run ...) send on what their process group was sent too: that is one request.
+_ECHO_S: Final = 0.5
 #: What :meth:`Stopping.begin` puts into the pipe; no signal has this number.
 _BEGIN: Final = 0
 
@@ -39,6 +41,9 @@ class Stopping:
         self._stop = stop
         self._grace_s = grace_s
         self._end = end
+        #: When stopping was first asked for by a signal, and when the process shall have ended (monotonic).
+        self._asked_s: float | None = None
+        self._give_up_s: float | None = None
         self._out, self._in = os.pipe()
         os.set_blocking(self._in, False)
         self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
@@ -55,22 +60,24 @@ class Stopping:
         os.write(self._in, bytes([_BEGIN]))
 
     def _listen(self) -> None:
-        give_up_s: float | None = None
-        signalled = False
         while True:
-            wait_s = None if give_up_s is None else max(0.0, give_up_s - time.monotonic())
-            if not select.select([self._out], [], [], wait_s)[0]:
+            left_s = None if self._give_up_s is None else max(0.0, self._give_up_s - time.monotonic())
+            if not select.select([self._out], [], [], left_s)[0]:
                 _say(f"the stop took longer than {self._grace_s:g} s: {_LOST}")
                 self._end(EXIT_HUNG)
             for number in os.read(self._out, 64):
-                if number in _SIGNALS and signalled:
-                    _say(f"told to stop a second time: {_LOST}")
-                    self._end(EXIT_SIGNAL + number)
                 if number in _SIGNALS:
-                    signalled = True
-                    self._stop()
-                if give_up_s is None and number in (_BEGIN, *_SIGNALS):
-                    give_up_s = time.monotonic() + self._grace_s
+                    self._signalled(number, time.monotonic())
+                if self._give_up_s is None:
+                    self._give_up_s = time.monotonic() + self._grace_s
+
+    def _signalled(self, number: int, now_s: float) -> None:
+        if self._asked_s is None:
+            self._asked_s = now_s
+            self._stop()
+        elif now_s - self._asked_s > _ECHO_S:
+            _say(f"told to stop a second time: {_LOST}")
+            self._end(EXIT_SIGNAL + number)
 
 
 _LOST: Final = "ending at once; what is not committed is done again after the next start"

@@ -303,7 +303,8 @@ class KafkaSource:
 
     def rewind(self, partition: Partition, offset: int | None) -> None:
         """Read again from ``offset``; None: from the last position given to :meth:`commit`, else from where
-        the assignment started, else from the beginning. Commits never go back below what is committed."""
+        the assignment started, else (nothing was read yet) from the beginning. Commits never go back below
+        what is committed."""
         if partition not in self._held:
             return
         if offset is None:

@@ -58,9 +58,15 @@ def is_pattern(topic: str) -> bool:
     return topic.startswith("^")
 
 
-def matches(topic: str, subscribed: str) -> bool:
-    """Whether ``topic`` is what ``subscribed`` names or, when that is a regular expression, finds."""
-    return bool(re.match(subscribed, topic)) if is_pattern(subscribed) else topic == subscribed
+def matches(topic: str, subscribed: str, *, whole: bool) -> bool:
+    """Whether ``topic`` is what ``subscribed`` names or, when that is a regular expression, finds.
+
+    ``whole``: the expression must match the whole name. Brokers demand that in the newer group protocol; in
+    the classic one the client looks for it at the name's beginning.
+    """
+    if not is_pattern(subscribed):
+        return topic == subscribed
+    return bool((re.fullmatch if whole else re.match)(subscribed, topic))
 
 
 class KafkaTopics:
@@ -81,6 +87,7 @@ class KafkaTopics:
         self._refusal: KafkaError | None = None
         committed = config.get("isolation.level") != "read_uncommitted"
         self._isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+        self._whole = config.get("group.protocol", "").lower() == "consumer"
         self._topics_asked: dict[str, Future[Any]] = {}
         self._asked: dict[Partition, Future[Any]] = {}
         self._ends: dict[Partition, int] = {}
@@ -103,7 +110,9 @@ class KafkaTopics:
     def matching(self, topics: Sequence[str], deadline: Deadline) -> Sequence[str]:
         """The topics that exist and that ``topics``, names or regular expressions, stand for; sorted."""
         known = self.names(deadline)
-        return sorted(name for name in known if any(matches(name, topic) for topic in topics))
+        return sorted(
+            name for name in known if any(matches(name, topic, whole=self._whole) for topic in topics)
+        )
 
     def log_ids(self, topics: Collection[str]) -> Mapping[str, str]:
         """The identity of each topic's log: its id, so that a topic created again is another log.

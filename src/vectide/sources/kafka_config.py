@@ -27,6 +27,8 @@ _DEFAULTS: Final[Mapping[str, str]] = {
     "auto.offset.reset": "earliest",
     "isolation.level": "read_committed",
     "allow.auto.create.topics": "false",
+    # A broker that hangs is given up after this time; a commit at the stop must not wait for it for a minute.
+    "socket.timeout.ms": "20000",
     # New partitions and new topics of a pattern are seen within this time.
     "topic.metadata.refresh.interval.ms": "30000",
     # Prefetch is memory outside the budgets; it need only cover a round trip. `fetch.wait.max.ms` stays at

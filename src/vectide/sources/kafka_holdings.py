@@ -17,7 +17,7 @@ class Holdings:
         self.paused: set[Partition] = set()
         #: Where the next record is expected. Absent while unknown.
         self.expected: dict[Partition, int] = {}
-        #: Where the assignment, or the last rewind, started. Absent while unknown.
+        #: Where the assignment, or the last rewind, started; where it turned out to start if nobody knew.
         self.started: dict[Partition, int] = {}
         #: Records of the poll under way.
         self._batch: list[Record] = []
@@ -70,12 +70,14 @@ class Holdings:
         """A record was read. An end that was not told yet is the end no more."""
         partition = (record.topic, record.partition)
         self.expected[partition] = record.offset + 1
+        self.started.setdefault(partition, record.offset)
         self._ends.pop(partition, None)
         self._batch.append(record)
 
     def reached(self, partition: Partition, end: int) -> None:
         """The partition was read up to its end."""
         self.expected[partition] = self._ends[partition] = end
+        self.started.setdefault(partition, end)
 
     def hand_over(self) -> Sequence[Record]:
         """The records read, for the caller to keep."""

@@ -61,12 +61,14 @@ class Fold:
         known = self._columns.get(row, {})
         columns = {**change.columns, **{name: known[name] for name in change.unavailable & known.keys()}}
         self._columns[row] = columns
-        if any(name not in columns for name in self.mapping.mapped_columns):
-            return Nothing.UNKNOWABLE
         whole = Upserted(
             change.key, columns, op=change.op, committed_ms=change.committed_ms, table=change.table
         )
+        if self.mapping.is_soft_deleted(whole):
+            return Nothing.ABSENT
+        if any(name not in columns for name in self.mapping.mapped_columns):
+            return Nothing.UNKNOWABLE
         text = self.mapping.render(self.mapping.rendered(whole), whole)
-        if self.mapping.is_soft_deleted(whole) or not text.strip():
+        if not text.strip():
             return Nothing.ABSENT
         return Expected(text, self.mapping.metadata_of(whole)[0])

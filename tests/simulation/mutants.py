@@ -1,0 +1,359 @@
+"""Defects to plant in the pump, so that a test can tell whether the simulation would find them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.simulation.run import failure_of, first_failing, shrink
+
+from vectide.core import lane as lanes
+from vectide.core import planner
+from vectide.core.breaker import Breaker
+from vectide.core.budget import Budget
+from vectide.core.lane import Entry, Lane, Merged, RowQueue
+from vectide.core.model import Deleted, Stamp, Upserted
+from vectide.core.planner import Drift, Known, PatchMetadata, Plan, Skip
+from vectide.core.station import Station, Unit
+from vectide.core.tracker import Tracker
+from vectide.jobs import lookup, work
+from vectide.jobs.embed import Embed
+from vectide.jobs.intake import Intake
+from vectide.jobs.letters import Letters
+from vectide.jobs.rows import Rows
+from vectide.jobs.stream import Stream
+from vectide.jobs.work import TextItem, Verdict, Work
+from vectide.jobs.write import Write
+from vectide.ports import Embeddings, Outcome, Partition
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+MUTANTS: dict[str, Plant] = {}
+
+
+def mutant(plant: Plant) -> Plant:
+    """List the defect under its function's name."""
+    MUTANTS[plant.__name__] = plant
+    return plant
+
+
+def hunt(name: str, seeds: int) -> tuple[int, int, str] | None:
+    """The first seed that finds the defect, the events of its shrunk trace, and what it says."""
+    with pytest.MonkeyPatch.context() as patch:
+        MUTANTS[name](patch)
+        failing = first_failing(0, seeds)
+        if failing is None:
+            return None
+        small = shrink(failing)
+        found = failure_of(small)
+        assert found is not None
+        return failing.seed, len(small.events), found[0]
+
+
+# --- offsets ------------------------------------------------------------------------------------------------
+
+
+@mutant
+def the_position_passes_unsettled_records(patch: pytest.MonkeyPatch) -> None:
+    settle = Tracker.settle
+
+    def wrong(self: Tracker, offset: int) -> list[int]:
+        passed = settle(self, offset)
+        self.position = offset + 1
+        return passed
+
+    patch.setattr(Tracker, "settle", wrong)
+
+
+@mutant
+def a_resting_lane_believes_the_end_of_the_log(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Stream, partition: Partition, offset: int) -> None:
+        if partition in self.lanes:
+            self.lanes[partition].tracker.reach(offset)
+
+    patch.setattr(Stream, "on_end", wrong)
+
+
+@mutant
+def a_resting_lane_takes_records(patch: pytest.MonkeyPatch) -> None:
+    accept = Intake.accept
+
+    def wrong(self: Intake, record: Any) -> Lane | None:
+        lane = self._lanes.get((record.topic, record.partition))
+        resting = lane is not None and lane.resting
+        if lane is not None:
+            lane.resting = False
+        accepted = accept(self, record)
+        if lane is not None:
+            lane.resting = resting
+        return accepted
+
+    patch.setattr(Intake, "accept", wrong)
+
+
+@mutant
+def a_lost_partition_is_committed(patch: pytest.MonkeyPatch) -> None:
+    on_lost = Stream.on_lost
+
+    def wrong(self: Stream, partitions: Sequence[Partition]) -> None:
+        self._commit_now([self.lanes[partition] for partition in partitions])
+        on_lost(self, partitions)
+
+    patch.setattr(Stream, "on_lost", wrong)
+
+
+@mutant
+def lanes_that_are_gone_are_still_held(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lane, "__setattr__", _never_clear_held)
+
+
+def _never_clear_held(lane: Lane, name: str, value: Any) -> None:
+    object.__setattr__(lane, name, True if name == "held" else value)
+
+
+# --- settling -----------------------------------------------------------------------------------------------
+
+
+@mutant
+def records_settle_before_the_write(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Embed, item: TextItem, vector: Any) -> None:
+        for waiting, _ in item.waiters:
+            self._rows.finish(waiting, "written")
+
+    patch.setattr(Embed, "_deliver", wrong)
+
+
+@mutant
+def a_patch_that_met_no_point_counts_as_written(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Rows, "retry", lambda self, missed: self.finish(missed, "written"))
+
+
+@mutant
+def letters_settle_before_the_broker_confirms(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Letters, lane: Lane, record: Any, verdict: Verdict) -> None:
+        self._settle(lane, record, "dead_lettered", verdict.cause)
+
+    patch.setattr(Letters, "add", wrong)
+
+
+@mutant
+def absorbed_changes_are_lost_with_the_poison(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Rows, buried: Work) -> None:
+        assert buried.verdict is not None
+        self._end(buried)
+        self.send_letter(buried.lane, buried.entries[-1].record, buried.verdict)
+
+    patch.setattr(Rows, "bury", wrong)
+
+
+@mutant
+def absorbed_changes_die_with_the_poison(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Rows, buried: Work) -> None:
+        assert buried.verdict is not None
+        self._end(buried)
+        for entry in buried.entries:
+            self.send_letter(buried.lane, entry.record, buried.verdict)
+
+    patch.setattr(Rows, "bury", wrong)
+
+
+@mutant
+def an_outage_condemns_records(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Station[Any], unit: Unit[Any]) -> None:
+        unit.strikes += 1
+
+    patch.setattr(Station, "_count_strike", wrong)
+
+
+# --- order --------------------------------------------------------------------------------------------------
+
+
+@mutant
+def a_row_is_worked_on_twice_at_once(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Rows, queue: RowQueue) -> None:
+        if not queue.queued:
+            queue.queued = True
+            self.look_up(queue)
+
+    patch.setattr(Rows, "_schedule", wrong)
+
+
+@mutant
+def what_is_repeated_goes_to_the_back(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Rows, failed: Work) -> None:
+        failed.queue.waiting.extend(failed.entries)
+        failed.queue.queued = True
+        self._end(failed)
+
+    patch.setattr(Rows, "postpone", wrong)
+
+
+@mutant
+def merged_changes_have_the_position_of_the_first(patch: pytest.MonkeyPatch) -> None:
+    def wrong(entries: Sequence[Entry]) -> Merged:
+        first = entries[0]
+        return replace(lanes.merge(entries), position=first.lane.position_of(first.record))
+
+    patch.setattr(work, "merge", wrong)
+
+
+@mutant
+def the_fence_is_off(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(planner, "_already_applied", lambda position, stamp: False)
+
+
+@mutant
+def workers_write_for_partitions_that_are_gone(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Write, collection: str, works: Any, writes: Any) -> Sequence[Outcome | None]:
+        flat = [write for own in writes for write in own]
+        outcomes = self._parts.store.write(collection, flat, None)  # type: ignore[arg-type]
+        return list(outcomes)
+
+    patch.setattr(Write, "_write", wrong)
+
+
+# --- deciding -----------------------------------------------------------------------------------------------
+
+
+def _patch_plan(patch: pytest.MonkeyPatch, known_as: Callable[[Known], Known]) -> None:
+    plan = planner.plan
+    patch.setattr(lookup, "plan", lambda change, known, mapping: plan(change, known_as(known), mapping))
+
+
+@mutant
+def merged_changes_leave_no_position(patch: pytest.MonkeyPatch) -> None:
+    _patch_plan(patch, lambda known: replace(known, must_write=False))
+
+
+@mutant
+def what_follows_a_delete_is_completed_from_the_store(patch: pytest.MonkeyPatch) -> None:
+    _patch_plan(patch, lambda known: replace(known, fresh=False))
+
+
+@mutant
+def a_stale_row_completes_changes(patch: pytest.MonkeyPatch) -> None:
+    def trusting(stamp: Stamp | None) -> Stamp | None:
+        return None if stamp is None else replace(stamp, stale=False)
+
+    _patch_plan(patch, lambda known: replace(known, stamp=trusting(known.stamp)))
+
+
+@mutant
+def stale_rows_are_not_marked(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Rows, poisoned: Work, verdict: Verdict) -> None:
+        if not poisoned.ended:
+            poisoned.verdict = verdict
+            self.bury(poisoned)
+
+    patch.setattr(Rows, "poison", wrong)
+
+
+@mutant
+def columns_carry_across_a_delete(patch: pytest.MonkeyPatch) -> None:
+    follow = lanes._follow  # noqa: SLF001
+    seen: list[Upserted] = []
+
+    def wrong(earlier: Upserted | Deleted, later: Upserted | Deleted) -> Upserted | Deleted:
+        if isinstance(earlier, Upserted):
+            seen[:] = [earlier]
+        elif isinstance(later, Upserted) and seen and seen[0].key == later.key:
+            return follow(seen[0], later)
+        return follow(earlier, later)
+
+    patch.setattr(lanes, "_follow", wrong)
+
+
+@mutant
+def changed_metadata_counts_as_unchanged(patch: pytest.MonkeyPatch) -> None:
+    def wrong(change: Any, known: Known, mapping: Any) -> Plan:
+        made = planner.plan(change, known, mapping)
+        return Skip("unchanged") if isinstance(made, PatchMetadata) else made
+
+    patch.setattr(lookup, "plan", wrong)
+
+
+@mutant
+def unchanged_texts_are_embedded_again(patch: pytest.MonkeyPatch) -> None:
+    def wrong(change: Any, known: Known, mapping: Any) -> Plan:
+        made = planner.plan(change, known, mapping)
+        if not isinstance(made, PatchMetadata) or change.unavailable or known.stamp is None:
+            return made
+        return planner.plan(change, replace(known, stamp=replace(known.stamp, chunks=("?",))), mapping)
+
+    patch.setattr(lookup, "plan", wrong)
+
+
+@mutant
+def a_drifted_schema_is_passed_over(patch: pytest.MonkeyPatch) -> None:
+    def wrong(change: Any, known: Known, mapping: Any) -> Plan:
+        made = planner.plan(change, known, mapping)
+        return Skip("unchanged") if isinstance(made, Drift) else made
+
+    patch.setattr(lookup, "plan", wrong)
+
+
+@mutant
+def moved_columns_are_not_kept_anew(patch: pytest.MonkeyPatch) -> None:
+    def wrong(change: Any, known: Known, mapping: Any) -> Plan:
+        made = planner.plan(change, known, mapping)
+        return replace(made, values=None) if isinstance(made, PatchMetadata) else made
+
+    patch.setattr(lookup, "plan", wrong)
+
+
+# --- embedding ----------------------------------------------------------------------------------------------
+
+
+@mutant
+def vectors_are_shifted_by_one(patch: pytest.MonkeyPatch) -> None:
+    arrived = Embed._arrived  # noqa: SLF001
+
+    def wrong(self: Embed, unit: Any, items: Any, answer: Embeddings | None) -> None:
+        if answer is not None:
+            answer = Embeddings(np.roll(answer.vectors, 1, axis=0))
+        arrived(self, unit, items, answer)
+
+    patch.setattr(Embed, "_arrived", wrong)
+
+
+@mutant
+def identical_texts_lose_their_second_row(patch: pytest.MonkeyPatch) -> None:
+    deliver = Embed._deliver  # noqa: SLF001
+
+    def wrong(self: Embed, item: TextItem, vector: Any) -> None:
+        item.waiters = item.waiters[:1]
+        deliver(self, item, vector)
+
+    patch.setattr(Embed, "_deliver", wrong)
+
+
+# --- limits -------------------------------------------------------------------------------------------------
+
+
+@mutant
+def nothing_is_ever_full(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Budget, "is_full", lambda self, table, tables, *, stopped: False)
+
+
+@mutant
+def what_settles_is_never_released(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Budget, "release", lambda self, table, records, size_bytes: None)
+
+
+@mutant
+def a_flood_of_dead_letters_is_not_stopped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Breaker, "dead_letter", lambda self: True)
+
+
+@mutant
+def one_poison_record_halts_its_table_for_ever(patch: pytest.MonkeyPatch) -> None:
+    rearm = Breaker.rearm
+
+    def wrong(self: Breaker) -> None:
+        self.tripped = True
+        rearm(self)
+        self._row = 10**9
+
+    patch.setattr(Breaker, "rearm", wrong)
