@@ -74,7 +74,7 @@ RULES: Final[Mapping[str, Rule]] = {
         "vectide app settings ports core jobs testing",
         "confluent_kafka msgspec numpy prometheus_client psycopg rich",
     ),
-    "cli": _rule("vectide app settings ports core demo", "click rich typer yaml"),
+    "cli": _rule("vectide app settings ports demo", "rich typer yaml"),
     "__main__": _rule("cli"),
 }
 

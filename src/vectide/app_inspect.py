@@ -24,9 +24,12 @@ from vectide.app import (
     unknown_columns,
 )
 from vectide.core.model import Record, Row, Stamp, Value
-from vectide.jobs.check import CheckFailed, Result, Verdict, judge_events, run_check
+from vectide.jobs.check import CheckFailed, judge_events, run_check
+from vectide.jobs.check import Result as Result
+from vectide.jobs.check import Verdict as Verdict
 from vectide.jobs.executor import SystemClock
-from vectide.jobs.preview import Preview, Previewer, Rules
+from vectide.jobs.preview import Preview as Preview
+from vectide.jobs.preview import Previewer, Rules
 from vectide.ops.logs import Logs
 from vectide.ops.metrics import PrometheusTelemetry
 from vectide.ports import (

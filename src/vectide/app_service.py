@@ -156,7 +156,7 @@ class Service:
             self._stream(Stream(parts, policy))
         finally:
             ending()
-            deadline = Deadline.after(self._clock, settings.limits.grace_s / 8)
+            deadline = Deadline.after(self._clock, settings.limits.grace_s / 16)
             given.source.close(deadline)
             executor.close(deadline)
             given.dead_letters.close()

@@ -49,6 +49,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -66,13 +67,19 @@ def main() -> None:
         sys.exit(_told(error))
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"vectide {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options before the verb."""
 
 
 # --- verbs ----------------------------------------------------------------------------------------------
@@ -108,8 +115,8 @@ def check(timeout: Timeout = 10.0, as_json: AsJson = False) -> None:
             raise typer.Exit(EXIT_USAGE) from None
         raise
     from vectide import cli_output as output
+    from vectide.app_inspect import Verdict
     from vectide.app_inspect import check as ask
-    from vectide.jobs.check import Verdict
 
     if as_json:
         results = ask(settings, timeout)

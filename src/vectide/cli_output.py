@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:  # listing the variables shall not load the rest
-    from vectide.jobs.check import Result
-    from vectide.jobs.preview import Preview
+    from vectide.app_inspect import Preview, Result
     from vectide.ports import Hit
     from vectide.settings import VariableDoc
 

@@ -92,7 +92,7 @@ class Run:
             records_in_flight=self.scenario.records_in_flight,
             bytes_in_flight=self.scenario.bytes_in_flight,
             poll_records=10,
-            commit_interval_s=0.2,
+            commit_interval_s=self.scenario.commit_interval_s,
             revoke_drain_s=1.0,
             grace_s=GRACE_S,
             halt_probe_s=0.5,

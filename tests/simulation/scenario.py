@@ -76,6 +76,7 @@ class Scenario:
     bytes_in_flight: int = 10**9
     conditional: bool = True
     dead_in_a_row: int = NO_LIMIT
+    commit_interval_s: float = 0.2
     luck: int = 0
 
     def without(self, events: set[int], faults: set[int]) -> Scenario:
@@ -99,7 +100,7 @@ class Scenario:
                 *events,
                 "faults:",
                 *(f"  {fault}" for fault in self.faults),
-                " ".join(f"{name}={getattr(self, name)}" for name in (*settings, "dead_in_a_row", "luck")),
+                " ".join(f"{name}={getattr(self, name)}" for name in (*settings, "dead_in_a_row", "commit_interval_s", "luck")),
             ]
         )
 
@@ -287,6 +288,7 @@ def draw(seed: int) -> Scenario:
         bytes_in_flight=rng.choice((1000, 10**9, 10**9)),
         conditional=rng.random() < 0.5,
         dead_in_a_row=rng.choice((1, NO_LIMIT, NO_LIMIT)),
+        commit_interval_s=rng.choice((0.05, 0.2, 3.0)),
     )
 
 

@@ -69,7 +69,9 @@ class Stations:
 
     def due_s(self) -> float | None:
         """When :meth:`dispatch` should be called again at the latest (monotonic seconds)."""
-        times = [due for station in self._all() if (due := station.due_s()) is not None]
+        held_back = self._embed.station if self._writes_are_behind() else None
+        waiting = (station for station in self._all() if station is not held_back)
+        times = [due for station in waiting if (due := station.due_s()) is not None]
         return min(times, default=None)
 
     def dispatch(self, *, flush: bool) -> None:
@@ -77,7 +79,8 @@ class Stations:
         self._start_all(self.letters.station, self.letters.start, flush)
         for collection, writes in self._writes.items():
             self._start_all(writes, partial(self._write.start, collection, writes), flush)
-        self._start_all(self._embed.station, self._embed.start, flush)
+        if not self._writes_are_behind():
+            self._start_all(self._embed.station, self._embed.start, flush)
         for collection, lookups in self._lookups.items():
             self._start_all(lookups, partial(self._look_up.start, collection, lookups), flush)
 
@@ -124,6 +127,15 @@ class Stations:
         yield self._embed.station
         yield from self._writes.values()
         yield self.letters.station
+
+    def _writes_are_behind(self) -> bool:
+        """Whether more vectors wait for the store than one write takes: a crash would pay for them twice.
+
+        A collection in trouble holds the others' texts up only when all are in trouble.
+        """
+        stations = list(self._writes.values())
+        well = [station for station in stations if station.condition.name == "ok"]
+        return any(station.queued >= station.limits.items for station in well or stations)
 
     def _start_all(self, station: Station[T], start: Callable[[Unit[T]], None], flush: bool) -> None:
         while (unit := station.depart(self._caller.now(), flush=flush)) is not None:

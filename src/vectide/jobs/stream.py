@@ -207,7 +207,7 @@ class Stream:
 
     def on_end(self, partition: Partition, offset: int) -> None:
         lane = self.lanes.get(partition)
-        # A resting lane has forgotten records that lie before this end, a leaving one no longer takes them in.
+        # A resting lane has forgotten records before this end, a leaving one no longer takes them in.
         if lane is not None and lane.active and not lane.resting:
             lane.tracker.reach(offset)
             if lane.tracker.at_end:
