@@ -11,6 +11,7 @@ import json
 import os
 from typing import Any
 
+import numpy as np
 import psycopg
 from confluent_kafka import Consumer, Message
 from openai import OpenAI
@@ -78,18 +79,11 @@ def write(
         parameters = []
         for row, text, embedded in zip(rows.values(), texts, answer, strict=True):
             metadata = json.dumps({"price": row["price"], "stock": row["stock"]})
-            parameters.append((row["id"], text, metadata, np_vector(embedded.embedding)))
+            parameters.append((row["id"], text, metadata, np.array(embedded.embedding, dtype=np.float32)))
         cursor.executemany(UPSERT, parameters)
     if gone:
         cursor.execute("DELETE FROM products WHERE id = ANY(%s)", [gone])
     database.commit()
-
-
-def np_vector(numbers: list[float]) -> Any:
-    """What psycopg sends in binary."""
-    import numpy as np
-
-    return np.array(numbers, dtype=np.float32)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class Watch:
         self._stream: Stream
         self._telemetry: SimTelemetry
         self._settled: set[Place] = set()
+        #: Told of every record that settles.
+        self.settles: Callable[[], None] = lambda: None
         #: By table, in this process.
         self._dead_in_a_row: Counter[str] = Counter()
         #: Up to where the commits were found to be right.
@@ -132,6 +134,7 @@ class Watch:
         shown = self._shows(place, change, outcome, reason)
         require(shown, f"invariant 2: {place} settled as {outcome} {reason}, but it is not")
         self._settled.add(place)
+        self.settles()
         if outcome == "dead_lettered":
             return
         self._dead_in_a_row[lane.table] = 0

@@ -46,10 +46,12 @@ class Run:
             SimProvider(rng, scenario.error_rate),
             SimStore(rng, scenario),
             SimDeadLetters(broker, rng, scenario.error_rate),
-            SimSource(broker, self.clock, rng),
+            SimSource(broker, self.clock, rng, scenario.commits_lost),
         )
         self._watch = Watch(self._world, scenario)
         self.log.heard = self._watch.log_line
+        self._watch.settles = self._count_settled
+        self._settles = 0
         self._executor = SimExecutor(self.clock, rng)
         self._crashed = False
         self._ousted = False
@@ -63,7 +65,7 @@ class Run:
 
     def _start(self) -> None:
         world, telemetry = self._world, SimTelemetry()
-        world.source = SimSource(world.broker, self.clock, self._rng)
+        world.source = SimSource(world.broker, self.clock, self._rng, self.scenario.commits_lost)
         self._executor = SimExecutor(self.clock, self._rng)
         parts = Parts(
             world.source,
@@ -92,7 +94,7 @@ class Run:
             records_in_flight=self.scenario.records_in_flight,
             bytes_in_flight=self.scenario.bytes_in_flight,
             poll_records=10,
-            commit_interval_s=self.scenario.commit_interval_s,
+            commit_interval_s=0.2,
             revoke_drain_s=1.0,
             grace_s=GRACE_S,
             halt_probe_s=0.5,
@@ -109,6 +111,14 @@ class Run:
                 self._ousted = True
             case "stop" if self._stopped_at_s is None:
                 self._stopped_at_s = self.clock.now_s
+            case "rebalance" | "lost":
+                self._world.source.disturb(what)
+
+    def _count_settled(self) -> None:
+        self._settles += 1
+        for fault in self.scenario.faults:
+            if fault.count == self._settles:
+                self._strike(fault.what)
 
     def _restart(self) -> None:
         self.log.info("RESTART")
@@ -219,7 +229,7 @@ def _without_runs(scenario: Scenario, kind: str, size: int) -> Scenario:
         gone = set(range(at, at + size))
         smaller = scenario.without(*((gone, set()) if kind == "events" else (set(), gone)))
         # What is left draws other numbers: the smaller the scenario, the more of them are worth a try.
-        found = _failing(smaller, luck=1 if size > 2 else 6)
+        found = _failing(smaller, luck=1 if size > 2 else 12)
         if found is None:
             at += size
         else:

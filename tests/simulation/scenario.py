@@ -55,17 +55,20 @@ class Event:
 
 @dataclass(frozen=True)
 class Fault:
-    """``what`` happens from ``at_s`` for ``for_s`` seconds."""
+    """``what`` happens from ``at_s`` for ``for_s`` seconds; with a ``count``, at the moment when so many
+    records have settled."""
 
     at_s: float
     what: str
     for_s: float = 0.0
+    count: int = 0
 
 
 @dataclass(frozen=True)
 class Scenario:
     """``conditional``: the store refuses writes that are older than what it holds. ``dead_in_a_row``: the
-    dead-letter breaker's limit. ``luck`` changes what the run draws, and nothing else."""
+    dead-letter breaker's limit. ``commits_lost``: the share of commits
+    that fail. ``luck`` changes what the run draws, and nothing else."""
 
     seed: int
     events: tuple[Event, ...]
@@ -76,7 +79,7 @@ class Scenario:
     bytes_in_flight: int = 10**9
     conditional: bool = True
     dead_in_a_row: int = NO_LIMIT
-    commit_interval_s: float = 0.2
+    commits_lost: float = 0.1
     luck: int = 0
 
     def without(self, events: set[int], faults: set[int]) -> Scenario:
@@ -100,7 +103,10 @@ class Scenario:
                 *events,
                 "faults:",
                 *(f"  {fault}" for fault in self.faults),
-                " ".join(f"{name}={getattr(self, name)}" for name in (*settings, "dead_in_a_row", "commit_interval_s", "luck")),
+                " ".join(
+                    f"{name}={getattr(self, name)}"
+                    for name in (*settings, "dead_in_a_row", "commits_lost", "luck")
+                ),
             ]
         )
 
@@ -112,6 +118,8 @@ class _Source:
     rng: random.Random
     mapping: TableMapping
     size: int
+    live: Mapping[str, float]
+    absent: Mapping[str, float]
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
     texts: int = 0
     moved: bool = False
@@ -121,8 +129,7 @@ class _Source:
     def events(self, at_s: float) -> list[Event]:
         """What one statement of the source makes: mostly one record."""
         row = self.rng.randrange(self.size)
-        kinds, weights = zip(*(_LIVE if row in self.rows else _ABSENT).items(), strict=True)
-        kind = self.rng.choices(kinds, weights)[0]
+        kind = self._kind(self.live if row in self.rows else self.absent)
         if kind == "flip":
             return self._flip(at_s, row)
         if kind != "rename":
@@ -137,6 +144,9 @@ class _Source:
             self._event(at_s, row, Deleted(_key(row)), "tombstone"),
             self._event(at_s, new, created, "renamed here"),
         ]
+
+    def _kind(self, weights: Mapping[str, float]) -> str:
+        return self.rng.choices(list(weights), list(weights.values()))[0]
 
     def _flip(self, at_s: float, row: int) -> list[Event]:
         """A change that the next record takes back."""
@@ -265,19 +275,16 @@ FAULTS = {
 }
 
 
+#: Faults that befall the process or its partitions at one moment.
+ABRUPT = frozenset({"crash", "stop", "takeover", "rebalance", "lost"})
+
+
 def draw(seed: int) -> Scenario:
     """The scenario of a seed."""
     rng = random.Random(seed)  # noqa: S311  reproducible on purpose
     events = _draw_events(rng)
     span_s = max(0.5, *(event.at_s for event in events))
-    faults = [
-        Fault(
-            rng.random() * span_s * 1.5,
-            rng.choices(list(FAULTS), list(FAULTS.values()))[0],
-            rng.choice((0.05, 0.5, 3.0)),
-        )
-        for _ in range(rng.choice((0, 0, 1, 2, 4)))
-    ]
+    faults = [_draw_fault(rng, span_s, len(events)) for _ in range(rng.choice((0, 0, 1, 2, 4)))]
     return Scenario(
         seed,
         tuple(events),
@@ -288,13 +295,26 @@ def draw(seed: int) -> Scenario:
         bytes_in_flight=rng.choice((1000, 10**9, 10**9)),
         conditional=rng.random() < 0.5,
         dead_in_a_row=rng.choice((1, NO_LIMIT, NO_LIMIT)),
-        commit_interval_s=rng.choice((0.05, 0.2, 3.0)),
+        commits_lost=rng.choice((0.0, 0.1, 0.9)),
     )
+
+
+def _draw_fault(rng: random.Random, span_s: float, records: int) -> Fault:
+    what = rng.choices(list(FAULTS), list(FAULTS.values()))[0]
+    if what in ABRUPT and rng.random() < 0.5:
+        return Fault(0.0, what, count=rng.randint(1, records))
+    return Fault(rng.random() * span_s * 1.5, what, rng.choice((0.05, 0.5, 3.0)))
+
+
+def _swarm(rng: random.Random, weights: Mapping[str, float]) -> dict[str, float]:
+    """Some kinds not at all, others often: rare things then meet more often in some scenario."""
+    return {kind: weight * rng.choice((0.01, 0.01, 1, 1, 5)) for kind, weight in weights.items()}
 
 
 def _draw_events(rng: random.Random) -> list[Event]:
     size = rng.choice((2, 5, 5, 12))
-    tables = [_Source(rng, PRODUCTS, size), _Source(rng, USERS, size)]
+    live, absent = _swarm(rng, _LIVE), _swarm(rng, _ABSENT)
+    tables = [_Source(rng, mapping, size, live, absent) for mapping in (PRODUCTS, USERS)]
     only_one = rng.random() < 0.6
     count = rng.choice((5, 15, 40))
     pace_s = rng.choice((0.0, 0.003, 0.05))
