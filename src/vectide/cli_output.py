@@ -24,6 +24,7 @@ _STYLES: Final = {
     "embed": "bold green",
     "patch": "cyan",
     "remove": "magenta",
+    "reread": "yellow",
     "dead_letter": "bold red",
     "halt": "bold red",
 }

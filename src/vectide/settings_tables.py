@@ -119,11 +119,12 @@ class TableSettings(Section):
         default=None, description="Column, or column and values, that mark a row as deleted."
     )
     store_text: bool = Field(default=True, description="Whether the text is kept beside the vector.")
-    on_incomplete: Annotated[tuple[Literal["stored", "dead-letter"], ...], BeforeValidator(_one_or_many)] = (
-        Field(
-            default=("stored", "dead-letter"),
-            description="Where the text of an unavailable column comes from, in this order.",
-        )
+    on_incomplete: Annotated[
+        tuple[Literal["stored", "reread", "dead-letter"], ...], BeforeValidator(_one_or_many)
+    ] = Field(
+        default=("stored", "reread", "dead-letter"),
+        description="Where the text of an unavailable column comes from, in this order; reread asks the "
+        "database of VECTIDE_SOURCE__DSN, if that is given.",
     )
 
     @field_validator("source")

@@ -15,7 +15,15 @@ from tests.simulation.broker import SimBroker, SimDeadLetters, SimSource
 from tests.simulation.checks import Violation, Watch, require
 from tests.simulation.clock import START_S, SimClock, SimExecutor
 from tests.simulation.scenario import NO_LIMIT, TABLES, Scenario, draw
-from tests.simulation.world import SimLog, SimProvider, SimStore, SimTelemetry, World, schedule
+from tests.simulation.world import (
+    SimLog,
+    SimProvider,
+    SimReader,
+    SimStore,
+    SimTelemetry,
+    World,
+    schedule,
+)
 
 from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
@@ -47,6 +55,7 @@ class Run:
             SimStore(rng, scenario),
             SimDeadLetters(broker, rng, scenario.error_rate),
             SimSource(broker, self.clock, rng, scenario.commits_lost),
+            SimReader(self.clock, rng, scenario),
         )
         self._watch = Watch(self._world, scenario)
         self.log.heard = self._watch.log_line
@@ -79,6 +88,7 @@ class Run:
             telemetry,
             self.log,
             self._rng.random,
+            None if self.scenario.ahead_s is None else world.reader,
         )
         self.stream = Stream(parts, self._policy())
         self._watch.follow(self.stream, telemetry, self._dead_in_a_row)
@@ -98,7 +108,9 @@ class Run:
             revoke_drain_s=1.0,
             grace_s=GRACE_S,
             halt_probe_s=0.5,
+            reread=limits,
             incomplete_patience_s=0.3,
+            move_patience_s=0.3,
             failures=FailurePolicy(backoff_first_s=0.01, backoff_max_s=0.5, probe_s=0.5),
             breaker=BreakerLimits(in_a_row=self._dead_in_a_row, window=NO_LIMIT),
         )

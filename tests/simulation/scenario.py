@@ -42,7 +42,8 @@ PARTITIONS = {PRODUCTS.source: 2, USERS.source: 1}
 
 @dataclass(frozen=True)
 class Event:
-    """One record of a topic; ``change`` None: bytes that cannot be decoded. ``hole`` offsets follow it."""
+    """One record of a topic; ``change`` None: bytes that cannot be decoded. ``hole`` offsets follow it.
+    ``whole``: the row as the source has it then, also what the event leaves out; None: it has no such row."""
 
     at_s: float
     topic: str
@@ -51,6 +52,12 @@ class Event:
     change: Change | None
     kind: str
     hole: int = 0
+    whole: Mapping[str, Any] | None = None
+
+    @property
+    def tells_row(self) -> bool:
+        """Whether it is about the row at all."""
+        return isinstance(self.change, Upserted | Deleted)
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,9 @@ class Fault:
 class Scenario:
     """``conditional``: the store refuses writes that are older than what it holds. ``dead_in_a_row``: the
     dead-letter breaker's limit. ``commits_lost``: the share of commits
-    that fail. ``luck`` changes what the run draws, and nothing else."""
+    that fail. ``luck`` changes what the run draws, and nothing else. ``ahead_s``: how long the source has
+    committed before an event arrives, None where it cannot be asked; ``refused``: the columns that it will
+    not tell."""
 
     seed: int
     events: tuple[Event, ...]
@@ -81,6 +90,19 @@ class Scenario:
     dead_in_a_row: int = NO_LIMIT
     commits_lost: float = 0.1
     luck: int = 0
+    ahead_s: float | None = None
+    refused: frozenset[str] = frozenset()
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing but the events happens: calls may fail, but there is room, and nobody stops."""
+        roomy = self.records_in_flight >= 1000 and self.bytes_in_flight >= 10**9
+        return roomy and not self.faults and self.dead_in_a_row == NO_LIMIT
+
+    def calmed(self) -> Scenario:
+        """The same events, and nothing else happens."""
+        room = replace(self, records_in_flight=1000, bytes_in_flight=10**9)
+        return replace(room, faults=(), dead_in_a_row=NO_LIMIT)
 
     def without(self, events: set[int], faults: set[int]) -> Scenario:
         """The same scenario with some members left out."""
@@ -105,7 +127,7 @@ class Scenario:
                 *(f"  {fault}" for fault in self.faults),
                 " ".join(
                     f"{name}={getattr(self, name)}"
-                    for name in (*settings, "dead_in_a_row", "commits_lost", "luck")
+                    for name in (*settings, "dead_in_a_row", "commits_lost", "luck", "ahead_s", "refused")
                 ),
             ]
         )
@@ -134,14 +156,17 @@ class _Source:
             return self._flip(at_s, row)
         if kind != "rename":
             return [self._event(at_s, row, self._change(row, kind), kind)]
-        new = self.rng.randrange(self.size)
-        if new in self.rows:
+        free = [key for key in range(self.size) if key not in self.rows]
+        if not free:
             return [self._event(at_s, row, self._change(row, "noop"), "noop")]
+        new = self.rng.choice(free)
         columns = self.rows[new] = self.rows.pop(row)
-        created = Upserted(_key(new), {"id": new, **columns}, op="c", committed_ms=0, old_key=_key(row))
+        left_out = self.rng.choice(_LEFT_OUT)
+        seen = {name: value for name, value in columns.items() if name not in left_out}
+        created = Upserted(_key(new), {"id": new, **seen}, left_out, "c", 0, old_key=_key(row))
         return [
             self._event(at_s, row, Deleted(_key(row), new_key=_key(new)), "renamed away"),
-            self._event(at_s, row, Deleted(_key(row)), "tombstone"),
+            self._event(at_s, row, Deleted(_key(row), new_key=_key(new)), "tombstone"),
             self._event(at_s, new, created, "renamed here"),
         ]
 
@@ -160,7 +185,8 @@ class _Source:
 
     def _event(self, at_s: float, row: int, change: Change | None, kind: str) -> Event:
         partition = (row + self.grown) % PARTITIONS[self.mapping.source]
-        return Event(at_s, self.mapping.source, partition, row, change, kind, self.rng.choice(_HOLES))
+        whole = dict(self.rows[row]) if row in self.rows else None
+        return Event(at_s, self.mapping.source, partition, row, change, kind, self.rng.choice(_HOLES), whole)
 
     def _change(self, row: int, kind: str) -> Change | None:
         if kind == GARBAGE:
@@ -208,6 +234,8 @@ def _key(row: int) -> Mapping[str, Any]:
 
 
 _HOLES = (0, 0, 0, 0, 1, 2)
+#: What the create of a changed key does not tell.
+_LEFT_OUT = tuple(map(frozenset[str], ((), ("body",), ("body",), ("body", "note"), ("title",))))
 #: Columns that the event does not tell, by kind of event.
 _UNAVAILABLE = {
     "partial_metadata": frozenset({"body"}),
@@ -272,6 +300,8 @@ FAULTS = {
     "dlq_refuses": 1,
     "commits_fail": 2,
     "drift": 3,
+    "source_down": 2,
+    "source_refuses": 1,
 }
 
 
@@ -282,10 +312,11 @@ ABRUPT = frozenset({"crash", "stop", "takeover", "rebalance", "lost"})
 def draw(seed: int) -> Scenario:
     """The scenario of a seed."""
     rng = random.Random(seed)  # noqa: S311  reproducible on purpose
-    events = _draw_events(rng)
+    moving = rng.random() < 0.25
+    events = _draw_events(rng, moving)
     span_s = max(0.5, *(event.at_s for event in events))
     faults = [_draw_fault(rng, span_s, len(events)) for _ in range(rng.choice((0, 0, 1, 2, 4)))]
-    return Scenario(
+    scenario = Scenario(
         seed,
         tuple(events),
         tuple(sorted(faults, key=lambda fault: fault.at_s)),
@@ -296,7 +327,10 @@ def draw(seed: int) -> Scenario:
         conditional=rng.random() < 0.5,
         dead_in_a_row=rng.choice((1, NO_LIMIT, NO_LIMIT)),
         commits_lost=rng.choice((0.0, 0.1, 0.9)),
+        ahead_s=rng.choice((None, None, 0.0, 0.05, 1.0)),
+        refused=rng.choice((frozenset[str](), frozenset[str](), frozenset({"note"}))),
     )
+    return scenario.calmed() if moving and rng.random() < 0.6 else scenario
 
 
 def _draw_fault(rng: random.Random, span_s: float, records: int) -> Fault:
@@ -311,9 +345,12 @@ def _swarm(rng: random.Random, weights: Mapping[str, float]) -> dict[str, float]
     return {kind: weight * rng.choice((0.01, 0.01, 1, 1, 5)) for kind, weight in weights.items()}
 
 
-def _draw_events(rng: random.Random) -> list[Event]:
-    size = rng.choice((2, 5, 5, 12))
+def _draw_events(rng: random.Random, moving: bool) -> list[Event]:
+    """``moving``: primary keys change often."""
+    size = rng.choice((5, 5, 12)) if moving else rng.choice((2, 5, 5, 12))
     live, absent = _swarm(rng, _LIVE), _swarm(rng, _ABSENT)
+    if moving:
+        live["rename"], absent["insert"] = 15, 20
     tables = [_Source(rng, mapping, size, live, absent) for mapping in (PRODUCTS, USERS)]
     only_one = rng.random() < 0.6
     count = rng.choice((5, 15, 40))

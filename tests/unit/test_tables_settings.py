@@ -66,7 +66,7 @@ def test_a_full_table_compiles_to_its_mapping() -> None:
     assert orders.collection == "orders"
     assert orders.soft_delete == SoftDelete("deleted_at", None)
     assert orders.store_text is True
-    assert orders.on_incomplete == ("stored", "dead-letter")
+    assert orders.on_incomplete == ("stored", "reread", "dead-letter")
     assert orders.keep_values is True
     assert orders.matches("shard12.orders")
 
@@ -117,7 +117,7 @@ def test_all_problems_of_all_tables_are_told_with_their_path() -> None:
       embed: {template: "{a", colums: [x]}
       metadata: [text, {$tz: q}]
       soft_delete: {column: 3}
-      on_incomplete: reread
+      on_incomplete: guess
     Bad Name: {}
     empty:
     """

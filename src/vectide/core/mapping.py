@@ -35,7 +35,7 @@ from vectide.core.softdelete import is_zero
 from vectide.core.template import EVENT_FIELDS, Template
 
 #: Where the text of an unavailable column may come from.
-ON_INCOMPLETE: Final = ("stored", "dead-letter")
+ON_INCOMPLETE: Final = ("stored", "reread", "dead-letter")
 
 #: Causes of the :class:`~vectide.core.model.DecodeError` that :meth:`TableMapping.row_of` raises.
 KEY_CAUSES: Final = frozenset({"no_key", "null_in_key", "key_column_missing", "filler_in_key"})
@@ -115,6 +115,22 @@ class TableMapping:
     def keeps_values(self) -> bool:
         """Whether chunk 0 keeps the embed columns' texts: only useful when there are several of them."""
         return self.keep_values and len(self.embed_columns) > 1
+
+    @property
+    def uses_stored(self) -> bool:
+        """Whether stored values may complete a change."""
+        return "stored" in self.on_incomplete
+
+    @property
+    def rereads(self) -> bool:
+        """Whether the source may be asked for what a change lacks."""
+        return "reread" in self.on_incomplete
+
+    @cached_property
+    def rereads_first(self) -> bool:
+        """Whether it is asked before the stored values are used."""
+        ways = [way for way in self.on_incomplete if way in ("stored", "reread")]
+        return ways[:1] == ["reread"]
 
     @cached_property
     def layout(self) -> str:
@@ -240,9 +256,9 @@ class TableMapping:
                 if name in rendered:
                     hashes[name] = short_hash(rendered[name])
             elif name in EVENT_FIELDS:
-                hashes[name] = _value_hash(_event_value(name, change))
+                hashes[name] = value_hash(_event_value(name, change))
             elif name in change.columns:
-                hashes[name] = _value_hash(change.columns[name])
+                hashes[name] = value_hash(change.columns[name])
         return hashes
 
     @cached_property
@@ -311,7 +327,8 @@ def _iso(epoch_ms: int | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _value_hash(value: Value) -> str:
+def value_hash(value: Value) -> str:
+    """Identity of a metadata value: 1 and "1" differ, and null has its own."""
     return short_hash(None if value is None else canonical_json(value))
 
 

@@ -93,7 +93,8 @@ class Known:
     ``fresh``: nothing stored may complete the change, because it follows a delete of the row or a
     dead-lettered change that the store has not seen. ``stale``: a newer change of the row was dead-lettered:
     what is written now says so. ``must_write``: the position has to be written even if nothing else
-    changed, because the change absorbed others that a replay would otherwise apply.
+    changed, because the change absorbed others that a replay would otherwise apply. ``use_stored``: stored
+    values may stand in for those that the event left out.
     """
 
     row: Row
@@ -103,6 +104,7 @@ class Known:
     fresh: bool = False
     stale: bool = False
     must_write: bool = False
+    use_stored: bool = True
 
 
 def plan(change: Upserted | Deleted, known: Known, mapping: TableMapping) -> Plan:
@@ -154,8 +156,8 @@ def _plan_upsert(change: Upserted, known: Known, mapping: TableMapping) -> Plan:
     if absent_text and base is not None and _text_is_unchanged(mapping, hashes, base):
         return _same_text(known, mapping, base.chunks, hashes, metadata, keep, None)
     if absent_text:
-        stored = None if base is None else base.values
-        if "stored" not in mapping.on_incomplete or stored is None or not set(absent_text) <= set(stored):
+        stored = base.values if base is not None and known.use_stored and mapping.uses_stored else None
+        if stored is None or not set(absent_text) <= set(stored):
             return Incomplete(absent_text)
         rendered |= {name: stored[name] for name in absent_text}
     text = mapping.render(rendered, change)

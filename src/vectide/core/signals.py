@@ -59,7 +59,7 @@ LABELS: Final[Mapping[str, str]] = {
         "of an assignment: assigned, revoked or lost"
     ),
     "reason": "why a change was skipped or a text was not sent; a closed set for each metric",
-    "station": "lookup, embed, write or dead_letter",
+    "station": "lookup, reread, embed, write or dead_letter",
     "cause": "short name of a failure, from the closed set of the adapter that saw it",
     "state": "starting, running, waiting, halted or stopping",
     "metric": "name of a metric of this catalogue",
@@ -114,6 +114,14 @@ CHANGES_DECIDED: Final = Metric(
 )
 CHANGES_SKIPPED: Final = Metric(
     "vectide_changes_skipped_total", "counter", "Changes with nothing to do, by reason.", ("table", "reason")
+)
+COMPLETED: Final = Metric(
+    "vectide_changes_completed_total",
+    "counter",
+    "Changes that lacked an unavailable column, by where its value came from: carried (from the row's point "
+    "under its former primary key) or reread (from the source's table). What the row's own point supplied is "
+    "not counted.",
+    ("table", "reason"),
 )
 FRESHNESS: Final = Metric(
     "vectide_freshness_seconds",

@@ -10,12 +10,13 @@ from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import DEFAULT_POLICY, FailurePolicy
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, Record
-from vectide.ports import Clock, DeadLetters, Embedder, Executor, Log, Source, Store, Telemetry
+from vectide.ports import Clock, DeadLetters, Embedder, Executor, Log, RowReader, Source, Store, Telemetry
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that the pump talks to. ``decode`` is pure; ``mapping_of`` finds the table of a topic."""
+    """Everything that the pump talks to. ``decode`` is pure; ``mapping_of`` finds the table of a topic;
+    ``reader`` asks the source, where one is configured."""
 
     source: Source
     decode: Callable[[Record], Change]
@@ -28,12 +29,14 @@ class Parts:
     telemetry: Telemetry
     log: Log
     random: Callable[[], float]
+    reader: RowReader | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPolicy:
     """Numbers of the pump; times in seconds. ``grace_s``: the drain on a stop takes three quarters of it.
-    ``incomplete_patience_s``: how long a change that cannot be completed waits for a newer one of its row."""
+    ``incomplete_patience_s``: how long a change that cannot be completed waits for a newer one of its row.
+    ``move_patience_s``: how long the delete of a changed primary key waits for the create to arrive."""
 
     lookup: BatchLimits = field(default=BatchLimits(items=128, linger_s=0.005, quiet_s=0.002))
     embed: BatchLimits = field(default=BatchLimits(items=64, weight=None, linger_s=0.5))
@@ -53,6 +56,10 @@ class StreamPolicy:
     idle_wait_s: float = 0.1
     busy_wait_s: float = 0.003
     halt_probe_s: float = 60.0
+    reread: BatchLimits = field(default=BatchLimits(items=100, linger_s=0.02, quiet_s=0.005))
+    reread_concurrency: int = 2
+    reread_timeout_s: float = 10.0
     incomplete_patience_s: float = 10.0
+    move_patience_s: float = 3.0
     failures: FailurePolicy = DEFAULT_POLICY
     breaker: BreakerLimits = field(default_factory=BreakerLimits)

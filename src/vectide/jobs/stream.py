@@ -211,7 +211,7 @@ class Stream:
         if lane is not None and lane.active and not lane.resting:
             lane.tracker.reach(offset)
             if lane.tracker.at_end:
-                self.stations.rows.wake(lambda queue: queue.waiting[0].lane is lane)
+                self.stations.rows.wake_at_end(lane)
 
     def _leave(self, lanes: Sequence[Lane]) -> None:
         for lane in lanes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vectide.core.lane import Entry, Lane, Merged, RowQueue, merge
-from vectide.core.model import Row, Stamp
+from vectide.core.model import Row, Stamp, Upserted
 from vectide.core.planner import EmbedText, MarkStale, PatchMetadata, Plan, RemoveRow
 from vectide.ports import Letter, Mark, Patch, Put, Remove, Vector, Write
 
@@ -21,6 +21,23 @@ class Verdict:
     attempts: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The row that a row was before its primary key changed, and the delete of it that holds."""
+
+    row: Row
+    delete: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """What the source said about a row. ``gone``: it has it no more. ``why`` something is still missing,
+    without row content."""
+
+    gone: bool = False
+    why: str = ""
+
+
 @dataclass(eq=False, slots=True)
 class Work:
     """One attempt to apply the merged waiting changes of one row."""
@@ -29,6 +46,10 @@ class Work:
     entries: list[Entry]
     merged: Merged
     stamp: Stamp | None = None
+    #: Where the text of its former key still is.
+    moved_from: Origin | None = None
+    #: Set once the source was asked for what the change lacks.
+    reread: Reread | None = None
     plan: Plan | None = None
     vectors: list[Vector | None] = field(default_factory=list)
     texts_missing: int = 0
@@ -48,6 +69,14 @@ class Work:
     @property
     def row(self) -> Row:
         return self.queue.row
+
+    def complete(self, change: Upserted) -> None:
+        """More is known of the change than the event told."""
+        self.merged = replace(self.merged, change=change)
+
+    def rows_to_look_up(self) -> Sequence[Row]:
+        """Its row, and the row that has what it lacks."""
+        return [self.row] if self.moved_from is None else [self.row, self.moved_from.row]
 
     def writes(self) -> Sequence[Write]:
         """The plan as writes for the store. Only for plans that write, when all vectors are there."""
