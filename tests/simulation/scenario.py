@@ -7,7 +7,7 @@ can be shrunk by leaving members out.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -56,7 +56,7 @@ class Event:
 @dataclass(frozen=True)
 class Fault:
     """``what`` happens from ``at_s`` for ``for_s`` seconds; with a ``count``, at the moment when so many
-    records have settled."""
+    records have settled (so many writes were started for a takeover)."""
 
     at_s: float
     what: str
@@ -122,16 +122,18 @@ class _Source:
     absent: Mapping[str, float]
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
     texts: int = 0
-    moved: bool = False
+    #: What the next statements are already known to be, the last one first.
+    follow_up: list[tuple[int, str]] = field(default_factory=list)
     #: From now on rows are spread over the partitions in another way, as after adding partitions.
     grown: bool = False
 
     def events(self, at_s: float) -> list[Event]:
         """What one statement of the source makes: mostly one record."""
-        row = self.rng.randrange(self.size)
-        kind = self._kind(self.live if row in self.rows else self.absent)
+        row, kind = self._next()
         if kind == "flip":
             return self._flip(at_s, row)
+        if kind == "reborn":
+            return [self._event(at_s, row, self._change(row, each), each) for each in _REBORN]
         if kind != "rename":
             return [self._event(at_s, row, self._change(row, kind), kind)]
         new = self.rng.randrange(self.size)
@@ -145,6 +147,15 @@ class _Source:
             self._event(at_s, new, created, "renamed here"),
         ]
 
+    def _next(self) -> tuple[int, str]:
+        if self.follow_up:
+            return self.follow_up.pop()
+        row = self.rng.randrange(self.size)
+        kind = self._kind(self.live if row in self.rows else self.absent)
+        if kind == "moved_text":
+            self.follow_up += [(row, "partial_title"), (row, "moved_text")]
+        return row, kind
+
     def _kind(self, weights: Mapping[str, float]) -> str:
         return self.rng.choices(list(weights), list(weights.values()))[0]
 
@@ -155,7 +166,7 @@ class _Source:
         self.rows[row] = before
         return [
             self._event(at_s, row, there, "there"),
-            self._event(at_s, row, self._change(row, "noop"), "and back"),
+            self._event(at_s, row, self._change(row, "noop"), _BACK),
         ]
 
     def _event(self, at_s: float, row: int, change: Change | None, kind: str) -> Event:
@@ -171,7 +182,7 @@ class _Source:
             self.rows.pop(row, None)
             return Deleted(_key(row), committed_ms=0)
         columns = self.rows.setdefault(row, self._new())
-        columns.update(self._edit(kind))
+        columns.update(self._edit(kind, columns))
         unavailable = _UNAVAILABLE.get(kind, frozenset())
         seen = {name: value for name, value in columns.items() if name not in unavailable}
         return Upserted(_key(row), {"id": row, **seen}, unavailable, committed_ms=0)
@@ -179,15 +190,14 @@ class _Source:
     def _new(self) -> dict[str, Any]:
         return {"title": self._text(), "body": self._text(), "price": 1, "note": "n", "gone": False}
 
-    def _edit(self, kind: str) -> dict[str, Any]:
+    def _edit(self, kind: str, columns: Mapping[str, Any]) -> dict[str, Any]:
         match kind:
             case "text" | "partial_title" | "partial_note":
                 return {"title": self._text()}
             case "body":
                 return {"body": self._text()}
             case "moved_text":
-                self.moved = not self.moved
-                return _SAME_TEXT[self.moved]
+                return _SAME_TEXT[columns["title"] != "one"]
             case "metadata" | "partial_metadata":
                 return {"price": self.rng.randrange(3)}
             case "note":
@@ -207,6 +217,8 @@ def _key(row: int) -> Mapping[str, Any]:
     return {"id": row}
 
 
+_REBORN = ("delete", "partial_title")
+_BACK = "and back"
 _HOLES = (0, 0, 0, 0, 1, 2)
 #: Columns that the event does not tell, by kind of event.
 _UNAVAILABLE = {
@@ -236,7 +248,7 @@ _LIVE = {
     "noop": 3,
     "text": 6,
     "body": 3,
-    "moved_text": 7,
+    "moved_text": 2,
     "metadata": 5,
     "note": 1,
     "partial_metadata": 3,
@@ -248,9 +260,10 @@ _LIVE = {
     "undelete": 1.5,
     "delete": 4,
     "rename": 1.5,
-    "flip": 3,
-    "poison_text": 1.2,
-    "poison_metadata": 1.2,
+    "flip": 6,
+    "reborn": 1,
+    "poison_text": 2,
+    "poison_metadata": 2,
     "cured": 2,
     "heartbeat": 1,
     GARBAGE: 1,
@@ -284,7 +297,7 @@ def draw(seed: int) -> Scenario:
     rng = random.Random(seed)  # noqa: S311  reproducible on purpose
     events = _draw_events(rng)
     span_s = max(0.5, *(event.at_s for event in events))
-    faults = [_draw_fault(rng, span_s, len(events)) for _ in range(rng.choice((0, 0, 1, 2, 4)))]
+    faults = [_draw_fault(rng, span_s, events) for _ in range(rng.choice((0, 0, 1, 2, 4)))]
     return Scenario(
         seed,
         tuple(events),
@@ -299,10 +312,12 @@ def draw(seed: int) -> Scenario:
     )
 
 
-def _draw_fault(rng: random.Random, span_s: float, records: int) -> Fault:
+def _draw_fault(rng: random.Random, span_s: float, events: Sequence[Event]) -> Fault:
     what = rng.choices(list(FAULTS), list(FAULTS.values()))[0]
     if what in ABRUPT and rng.random() < 0.5:
-        return Fault(0.0, what, count=rng.randint(1, records))
+        # Rather at a moment when something was done that may have to be done again.
+        delicate = [at + 1 for at, event in enumerate(events) if event.kind == _BACK]
+        return Fault(0.0, what, count=rng.choice(delicate or range(1, len(events) + 1)))
     return Fault(rng.random() * span_s * 1.5, what, rng.choice((0.05, 0.5, 3.0)))
 
 
@@ -317,7 +332,7 @@ def _draw_events(rng: random.Random) -> list[Event]:
     tables = [_Source(rng, mapping, size, live, absent) for mapping in (PRODUCTS, USERS)]
     only_one = rng.random() < 0.6
     count = rng.choice((5, 15, 40))
-    pace_s = rng.choice((0.0, 0.003, 0.05))
+    pace_s = rng.choice((0.0, 0.01, 0.1))
     grows_at = rng.randrange(count) if rng.random() < 0.1 else count
     at_s = 0.0
     events: list[Event] = []

@@ -214,7 +214,7 @@ class TableMapping:
         """
         if all(is_blank(values[name]) for name in self.embed_columns):
             return ""
-        return self.template.render(values, _event_texts(change))
+        return self.template.render(values, _event_texts(change) if self._event_fields else {})
 
     def metadata_of(self, change: Upserted) -> tuple[dict[str, Value], frozenset[str]]:
         """The metadata that the event holds, by its name in the store, and the names whose value is
@@ -246,8 +246,13 @@ class TableMapping:
         return hashes
 
     @cached_property
-    def _metadata_sources(self) -> frozenset[str]:
-        return frozenset(field.source for field in self.metadata)
+    def _metadata_sources(self) -> Mapping[str, None]:
+        """In order, each once."""
+        return dict.fromkeys(field.source for field in self.metadata)
+
+    @cached_property
+    def _event_fields(self) -> tuple[str, ...]:
+        return self.template.fields
 
     @cached_property
     def _source_pattern(self) -> re.Pattern[str] | None:
