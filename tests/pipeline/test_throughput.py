@@ -193,7 +193,7 @@ def test_a_slow_provider_is_kept_busy(batch: int, count: int) -> None:
     own rate without any latency where that is lower. One of some rounds must show it: whatever else the
     machine does disturbs the two rates of a round alike, or the next round is a better one."""
     allowed = CONCURRENCY * batch / LATENCY_S
-    rounds = []
+    rounds: list[tuple[float, float]] = []
     with tuned():
         while len(rounds) < ROUNDS:
             slow, without_latency = texts_per_s(LATENCY_S, batch, count), texts_per_s(0.0, batch, count)

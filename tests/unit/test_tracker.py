@@ -55,9 +55,13 @@ def test_the_end_counts_only_when_nothing_before_it_is_unsettled() -> None:
 def test_an_empty_partition_is_done_up_to_its_end() -> None:
     """Case 117: only markers are left in the log."""
     one = tracker()
-    assert one.behind is None
     one.reach(5)
-    assert (one.position, one.at_end, one.behind) == (5, True, (5, 5))
+    assert (one.position, one.at_end) == (5, True)
+    assert one.behind == (5, 5)
+
+
+def test_nothing_is_behind_while_nothing_is_known() -> None:
+    assert tracker().behind is None
 
 
 def test_a_repeat_is_told_and_cannot_be_received_again() -> None:

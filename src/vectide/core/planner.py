@@ -110,7 +110,9 @@ def plan(change: Upserted | Deleted, known: Known, mapping: TableMapping) -> Pla
     decided = _plan(change, known, mapping)
     stamp = known.stamp
     if isinstance(decided, Skip) and known.stale and stamp is not None and not stamp.stale:
-        return MarkStale(replace(stamp, stale=True), decided.reason)
+        newer = known.position.relation_to(stamp.position) is Order.NEWER
+        position = known.position if newer else stamp.position
+        return MarkStale(replace(stamp, stale=True, position=position), decided.reason)
     return decided
 
 
