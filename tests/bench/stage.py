@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 import psycopg
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Producer
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from tests.bench.sides import DEAD_LETTERS, DIMENSIONS, ROOT, Course, Side
@@ -77,6 +77,7 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.kafka.close()
         self._open.close()
 
     @contextmanager
@@ -121,10 +122,7 @@ class Run:
         def done() -> bool:
             if self.child.exit_code is not None:
                 raise StackError(f"{self.side.name} ended:\n{self.child.log_tail()}")
-            try:
-                committed = self.kafka.committed(self.course.group)
-            except KafkaException:
-                return False  # the broker is still making its topic for offsets
+            committed = self.kafka.committed(self.course.group, ends)
             return all(committed.get(at, 0) >= end for at, end in ends.items())
 
         wait_until(f"{self.side.name} has committed everything", done, PATIENCE_S, LOOK_EVERY_S)

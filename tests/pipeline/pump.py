@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from vectide.core import signals
@@ -82,13 +83,15 @@ class VirtualClock:
 
 class VirtualExecutor:
     """A call takes effect and returns ``takes_s`` of its pool after it was made (at the next look for
-    completions when 0), never while its pool is ``held``."""
+    completions when 0), never while its pool is ``held``. With its pool in ``answers_held`` it takes effect
+    at once and only its answer is late."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
         self._calls: list[tuple[float, str, Callable[[], Any], Callable[[Completion], None]]] = []
         self.takes_s: dict[str, float] = {}
         self.held: set[str] = set()
+        self.answers_held: set[str] = set()
         self._frozen = self._calls[:0]
 
     def freeze(self) -> None:
@@ -99,6 +102,9 @@ class VirtualExecutor:
         self._calls += self._frozen
 
     def submit(self, pool: str, call: Callable[[], Any], done: Callable[[Completion], None]) -> None:
+        if pool in self.answers_held:
+            answer = _run(call, done)
+            call = partial(_repeat, answer)
         self._calls.append((self._clock.now_s + self.takes_s.get(pool, 0.0), pool, call, done))
 
     def completed(self, wait_s: float) -> Sequence[Completion]:
@@ -113,10 +119,16 @@ class VirtualExecutor:
         return sum(name == pool for _, name, _, _ in self._calls)
 
     def _is_due(self, entry: tuple[float, str, Callable[[], Any], Callable[[Completion], None]]) -> bool:
-        return entry[0] <= self._clock.now_s and entry[1] not in self.held
+        return entry[0] <= self._clock.now_s and entry[1] not in self.held | self.answers_held
 
     def close(self, deadline: Deadline) -> None:
         """Nothing runs in the background."""
+
+
+def _repeat(answer: Completion) -> Any:
+    if answer.error is not None:
+        raise answer.error
+    return answer.result
 
 
 def _run(call: Callable[[], Any], done: Callable[[Completion], None]) -> Completion:

@@ -509,6 +509,24 @@ def test_results_of_a_lost_partition_are_dropped(pool: str) -> None:
     assert len(pump.store.points()) == 10
 
 
+@pytest.mark.parametrize(("pool", "stored"), [("lookup", 0), ("embed", 0), ("write", 10)])
+def test_answers_that_come_after_the_partition_was_lost_are_dropped(pool: str, stored: int) -> None:
+    """Case 105, invariant 4: the call took effect, its answer counts for nobody; the replay tells."""
+    pump = Pump(log_of(*(upsert(key, f"text {key}") for key in range(10))))
+    pump.executor.answers_held.add(pool)
+    pump.steps(50)
+    pump.source.next_poll.append(lambda: pump.source.lose(FIRST))
+    pump.step()
+    pump.executor.answers_held.clear()
+    pump.run_for(1)
+    assert (len(pump.store.points()), pump.committed(), pump.settled("written")) == (stored, 0, 0)
+    assert pump.count(signals.RESULTS_DROPPED, pool) == 10
+    assert pump.stream.stations.calls == 0
+    pump.source.next_poll.append(lambda: pump.source.assign(FIRST))
+    pump.run()
+    assert len(pump.store.points()) == 10
+
+
 def test_stopping_finishes_what_is_paid_for_and_leaves_the_rest() -> None:
     """Invariant 1."""
     pump = Pump(log_of(*(upsert(key, f"text {key}") for key in range(100))), **ONE_CALL_OF_TEN)
