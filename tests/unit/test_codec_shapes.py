@@ -246,6 +246,13 @@ def test_an_envelope_with_a_poor_source_block_is_still_one(source: dict[str, Any
     assert decode({**envelope("d", after=None, before=ROW), "source": source}) == Deleted({"id": 1}, ROW)
 
 
+@pytest.mark.parametrize("key", [{"id": 1}, None])
+def test_an_envelope_with_members_that_a_transform_added_is_still_one(key: Any) -> None:
+    for source in (SOURCE, {"table": "docs"}):
+        change = upserted({**envelope(), "source": source, "tenant": 7, "trace": {"a": 1}}, key)
+        assert change.columns == ROW
+
+
 def test_a_null_key_leaves_it_to_the_mapping_to_find_the_row() -> None:
     """Case 8."""
     change = upserted(ROW, None)
