@@ -229,17 +229,28 @@ class DebeziumJson:
             raise DecodeError("not_an_envelope", f"the value is a JSON {json_type(document)}")
         if is_cloud_event(document):
             return self._cloud_event(record, document, raw)
-        if document.keys() <= _ENVELOPE and document.keys() & _TELLING:
+        if self._is_envelope(record, document):
             return self._unusual_envelope(record, document, schema, raw)
         # Only a heartbeat is so small that its key has to tell.
         key = self._key_or_none(record) if len(document) <= 3 else None
         reason = ignored_reason(document, key, record.topic)
         return self._flattened(record, document, schema, raw) if reason is None else Ignored(reason)
 
+    def _is_envelope(self, record: Record, document: dict[str, Value]) -> bool:
+        """Whether the document is an envelope, or was meant to be one: it has nothing but members of an
+        envelope, or all those that tell one and not the columns of its key."""
+        names = document.keys()
+        if names <= _ENVELOPE:
+            return bool(names & _TELLING)
+        if not names >= _TELLING or not isinstance(document["source"], dict):
+            return False
+        key = self._key_or_none(record)
+        return key is None or not all(name in document for name in key)
+
     def _unusual_envelope(
         self, record: Record, document: dict[str, Value], schema: bytes | None, raw: bytes
     ) -> Change:
-        """Nothing but members of an envelope: it is one, or was meant to be one."""
+        """An envelope that the quick way does not know for one, or a broken one."""
         source = document.get("source")
         if not isinstance(source, dict):
             raise DecodeError("not_an_envelope", "an envelope without a source block")

@@ -50,9 +50,9 @@ class JsonRows:
     # --- rows -------------------------------------------------------------------------------------------
 
     def row(self, topic: str, row: Value, typed: Typed, raw: bytes) -> tuple[Columns, frozenset[str]]:
-        """The columns whose values are there, and the names of the others."""
+        """The columns whose values are there, and the names of the others. Raises DecodeError."""
         if not isinstance(row, dict):
-            return self._document(topic, row), frozenset()
+            return self._document(topic, row)
         unavailable, nested = self._unavailable.names_in(row)
         if unavailable:
             row = {name: value for name, value in row.items() if name not in unavailable}
@@ -65,7 +65,7 @@ class JsonRows:
             _read(row, typed)
         return row, unavailable
 
-    def _document(self, topic: str, text: Value) -> Columns:
+    def _document(self, topic: str, text: Value) -> tuple[Columns, frozenset[str]]:
         """The fields of a MongoDB document, which is JSON text; a mapped field that it lacks is null."""
         if not isinstance(text, str):
             raise DecodeError("bad_row", "the row is not an object of columns")
@@ -76,8 +76,10 @@ class JsonRows:
         if not isinstance(document, dict):
             raise DecodeError("bad_row", "the document is not an object of fields")
         expected = self.expected_of(topic)
+        unavailable, _ = self._unavailable.names_in(document)
         _read(document, expected.typed)
-        return dict.fromkeys(expected.columns) | document
+        whole = dict.fromkeys(expected.columns) | document
+        return {name: value for name, value in whole.items() if name not in unavailable}, unavailable
 
     # --- types ------------------------------------------------------------------------------------------
 
