@@ -62,7 +62,7 @@ class SimExecutor:
                 completion = Completion(done, result=call())
             except AdapterError as error:
                 completion = Completion(done, error=error)
-            delay_s = self._rng.choice((0.0, 0.0, 0.001, 0.001, 0.02, 0.3))
+            delay_s = 0.3 if self._rng.random() < 0.05 else self._rng.choice((0.0, 0.001, 0.02))
             self._clock.at(self._clock.now_s + delay_s, lambda: self._finished.append(completion))
 
         self._pending.append(apply)

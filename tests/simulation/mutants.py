@@ -345,15 +345,3 @@ def what_settles_is_never_released(patch: pytest.MonkeyPatch) -> None:
 @mutant
 def a_flood_of_dead_letters_is_not_stopped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Breaker, "dead_letter", lambda self: True)
-
-
-@mutant
-def one_poison_record_halts_its_table_for_ever(patch: pytest.MonkeyPatch) -> None:
-    rearm = Breaker.rearm
-
-    def wrong(self: Breaker) -> None:
-        self.tripped = True
-        rearm(self)
-        self._row = 10**9
-
-    patch.setattr(Breaker, "rearm", wrong)

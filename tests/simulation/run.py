@@ -103,6 +103,7 @@ class Run:
             revoke_drain_s=1.0,
             grace_s=GRACE_S,
             halt_probe_s=0.5,
+            busy_wait_s=0.01,
             incomplete_patience_s=0.3,
             failures=FailurePolicy(backoff_first_s=0.01, backoff_max_s=0.5, probe_s=0.5),
             breaker=BreakerLimits(in_a_row=self._dead_in_a_row, window=NO_LIMIT),

@@ -154,6 +154,8 @@ class _Source:
         kind = self._kind(self.live if row in self.rows else self.absent)
         if kind == "moved_text":
             self.follow_up += [(row, "partial_title"), (row, "moved_text")]
+        elif kind == "poison_text":
+            self.follow_up.append((row, "partial_title"))
         return row, kind
 
     def _kind(self, weights: Mapping[str, float]) -> str:
@@ -210,7 +212,7 @@ class _Source:
 
     def _text(self) -> str:
         self.texts += 1
-        return f"text {self.texts if self.rng.random() < 0.85 else 0}"
+        return f"text {self.texts if self.rng.random() < 0.75 else 0}"
 
 
 def _key(row: int) -> Mapping[str, Any]:
@@ -261,13 +263,14 @@ _LIVE = {
     "delete": 4,
     "rename": 1.5,
     "flip": 6,
-    "reborn": 1,
+    "reborn": 3,
     "poison_text": 2,
     "poison_metadata": 2,
     "cured": 2,
     "heartbeat": 1,
     GARBAGE: 1,
 }
+_BUSY = {"flip": 4, "text": 3, "metadata": 1, "delete": 1}
 FAULTS = {
     "crash": 4,
     "stop": 2,
@@ -284,7 +287,7 @@ FAULTS = {
     "dlq_down": 2,
     "dlq_refuses": 1,
     "commits_fail": 2,
-    "drift": 3,
+    "drift": 6,
 }
 
 
@@ -295,6 +298,8 @@ ABRUPT = frozenset({"crash", "stop", "takeover", "rebalance", "lost"})
 def draw(seed: int) -> Scenario:
     """The scenario of a seed."""
     rng = random.Random(seed)  # noqa: S311  reproducible on purpose
+    if rng.random() < 0.2:
+        return _delicate(seed, rng)
     events = _draw_events(rng)
     span_s = max(0.5, *(event.at_s for event in events))
     faults = [_draw_fault(rng, span_s, events) for _ in range(rng.choice((0, 0, 1, 2, 4)))]
@@ -312,12 +317,35 @@ def draw(seed: int) -> Scenario:
     )
 
 
+def _delicate(seed: int, rng: random.Random) -> Scenario:
+    """Two busy rows, nothing that fails but the process, at the worst moments, with little committed."""
+    source = _Source(rng, PRODUCTS, 2, _BUSY, {"insert": 1})
+    pace_s = rng.choice((0.0, 0.1, 0.2))
+    events = [event for at in range(12) for event in source.events(at * pace_s)]
+    counts = _delicate_moments(events)
+    faults = [
+        Fault(0.0, rng.choice(("crash", "takeover", "lost")), count=rng.choice(counts)) for _ in range(2)
+    ]
+    return Scenario(
+        seed,
+        tuple(events),
+        tuple(faults),
+        batch_items=rng.choice((1, 64)),
+        conditional=rng.random() < 0.5,
+        commits_lost=0.9,
+    )
+
+
+def _delicate_moments(events: Sequence[Event]) -> Sequence[int]:
+    """After how many records something was done that may have to be done again."""
+    backs = [at + 1 for at, event in enumerate(events) if event.kind == _BACK]
+    return backs or range(1, len(events) + 1)
+
+
 def _draw_fault(rng: random.Random, span_s: float, events: Sequence[Event]) -> Fault:
     what = rng.choices(list(FAULTS), list(FAULTS.values()))[0]
     if what in ABRUPT and rng.random() < 0.5:
-        # Rather at a moment when something was done that may have to be done again.
-        delicate = [at + 1 for at, event in enumerate(events) if event.kind == _BACK]
-        return Fault(0.0, what, count=rng.choice(delicate or range(1, len(events) + 1)))
+        return Fault(0.0, what, count=rng.choice(_delicate_moments(events)))
     return Fault(rng.random() * span_s * 1.5, what, rng.choice((0.05, 0.5, 3.0)))
 
 
@@ -327,7 +355,7 @@ def _swarm(rng: random.Random, weights: Mapping[str, float]) -> dict[str, float]
 
 
 def _draw_events(rng: random.Random) -> list[Event]:
-    size = rng.choice((2, 5, 5, 12))
+    size = rng.choice((2, 3, 5, 12))
     live, absent = _swarm(rng, _LIVE), _swarm(rng, _ABSENT)
     tables = [_Source(rng, mapping, size, live, absent) for mapping in (PRODUCTS, USERS)]
     only_one = rng.random() < 0.6
