@@ -69,6 +69,7 @@ def build_codec(settings: Settings) -> Codec:
         "json",
         unavailable=settings.codec.unavailable_placeholder,
         lenient_keys=any(mapping.key for mapping in settings.mappings),
+        mapping_of=settings.mapping_of,
     )
 
 
