@@ -81,7 +81,9 @@ class Stage:
         self._open.close()
 
     @contextmanager
-    def run(self, side: Side, latency_ms: float, partitions: int) -> Iterator[Run]:
+    def run(
+        self, side: Side, latency_ms: float, partitions: int, provider_items: int | None = None
+    ) -> Iterator[Run]:
         """The side at work on a topic without records. Its database is dropped afterwards."""
         self._runs += 1
         name = f"run{self._runs}"
@@ -92,7 +94,7 @@ class Stage:
             admin.execute(f"CREATE DATABASE {name}".encode())
             admin.execute("CHECKPOINT")
             dsn = make_conninfo(self._postgres.dsn, dbname=name)
-            course = Course(name, folder, self._broker.bootstrap, self._url, dsn)
+            course = Course(name, folder, self._broker.bootstrap, self._url, dsn, provider_items)
             self.kafka.create_topic(course.topic, partitions)
             with side.start(course) as child:
                 yield Run(side, course, child, self.kafka, self._producer, partitions)
