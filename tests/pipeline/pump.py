@@ -101,6 +101,13 @@ class VirtualExecutor:
     def thaw(self) -> None:
         self._calls += self._frozen
 
+    def take_effect(self, pool: str) -> None:
+        """The pool's calls that are on the way happen now; their answers come when they may."""
+        self._calls = [
+            (due_s, name, partial(_repeat, _run(call, done)) if name == pool else call, done)
+            for due_s, name, call, done in self._calls
+        ]
+
     def submit(self, pool: str, call: Callable[[], Any], done: Callable[[Completion], None]) -> None:
         if pool in self.answers_held:
             answer = _run(call, done)

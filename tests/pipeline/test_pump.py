@@ -527,8 +527,29 @@ def test_answers_that_come_after_the_partition_was_lost_are_dropped(pool: str, s
     assert len(pump.store.points()) == 10
 
 
+def test_a_text_that_was_not_sent_for_a_lost_partition_is_sent_for_who_joined_the_wait() -> None:
+    """Invariant 4: the worker found nobody who wanted it; before it could say so, somebody did."""
+    log = log_of(upsert(1, "the same"))
+    log.append(Ignored("heartbeat"), to=SECOND)
+    pump = Pump(log)
+    pump.executor.held.add("embed")
+    pump.until(lambda: pump.executor.pending("embed"), "the text to be on its way")
+    pump.source.next_poll.append(lambda: pump.source.lose(FIRST))
+    pump.step()
+    pump.executor.take_effect("embed")
+    log.append(upsert(2, "the same"), to=SECOND)
+    pump.steps(20)
+    pump.executor.held.clear()
+    pump.until(lambda: pump.committed(SECOND) == 2, "the other partition's row to be written", steps=2000)
+    assert pump.provider.sold == ["the same"]
+    assert pump.store.texts() == {row(2): "the same"}
+    pump.source.next_poll.append(lambda: pump.source.assign(FIRST))
+    pump.run()
+    assert pump.store.texts() == {row(1): "the same", row(2): "the same"}
+
+
 def test_stopping_finishes_what_is_paid_for_and_leaves_the_rest() -> None:
-    """Invariant 1."""
+    """Case 166, invariant 1."""
     pump = Pump(log_of(*(upsert(key, f"text {key}") for key in range(100))), **ONE_CALL_OF_TEN)
     pump.executor.takes_s = {"embed": 1.0}
     pump.until(lambda: pump.received == 100 and pump.executor.pending("embed"), "a call in flight")

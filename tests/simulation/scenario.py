@@ -134,6 +134,8 @@ class _Source:
             return self._flip(at_s, row)
         if kind == "reborn":
             return [self._event(at_s, row, self._change(row, each), each) for each in _REBORN]
+        if kind == "twins":
+            return self._twins(at_s, row)
         if kind != "rename":
             return [self._event(at_s, row, self._change(row, kind), kind)]
         new = self.rng.randrange(self.size)
@@ -170,6 +172,14 @@ class _Source:
             self._event(at_s, row, there, "there"),
             self._event(at_s, row, self._change(row, "noop"), _BACK),
         ]
+
+    def _twins(self, at_s: float, row: int) -> list[Event]:
+        """Two rows get the same text."""
+        texts = {"title": self._text(), "body": self._text()}
+        pair = (row, self.rng.randrange(self.size))
+        for each in pair:
+            self.rows[each] = self._new() | texts
+        return [self._event(at_s, each, self._change(each, "noop"), "twin") for each in pair]
 
     def _event(self, at_s: float, row: int, change: Change | None, kind: str) -> Event:
         partition = (row + self.grown) % PARTITIONS[self.mapping.source]
@@ -244,7 +254,7 @@ _ABSENT = {
     "tombstone": 2,
     "heartbeat": 1,
     "poison_text": 1,
-    GARBAGE: 1,
+    GARBAGE: 2,
 }
 _LIVE = {
     "noop": 3,
@@ -264,11 +274,12 @@ _LIVE = {
     "rename": 1.5,
     "flip": 6,
     "reborn": 3,
+    "twins": 2,
     "poison_text": 2,
     "poison_metadata": 2,
     "cured": 2,
     "heartbeat": 1,
-    GARBAGE: 1,
+    GARBAGE: 2,
 }
 _BUSY = {"flip": 4, "text": 3, "metadata": 1, "delete": 1}
 FAULTS = {
@@ -307,12 +318,12 @@ def draw(seed: int) -> Scenario:
         seed,
         tuple(events),
         tuple(sorted(faults, key=lambda fault: fault.at_s)),
-        error_rate=rng.choice((0.0, 0.0, 0.05, 0.25)),
+        error_rate=rng.choice((0.0, 0.05, 0.25)),
         batch_items=rng.choice((1, 2, 4, 64)),
         records_in_flight=rng.choice((1, 5, 1000)),
         bytes_in_flight=rng.choice((1000, 10**9, 10**9)),
         conditional=rng.random() < 0.5,
-        dead_in_a_row=rng.choice((1, NO_LIMIT, NO_LIMIT)),
+        dead_in_a_row=rng.choice((1, 1, NO_LIMIT, NO_LIMIT, NO_LIMIT)),
         commits_lost=rng.choice((0.0, 0.1, 0.9)),
     )
 

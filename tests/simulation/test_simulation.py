@@ -37,6 +37,7 @@ def reports(first: int) -> list[str]:
 
 @pytest.mark.timeout(600)
 def test_every_invariant_holds_in_two_thousand_histories(processes: Executor) -> None:
+    """Cases 159 and 164: a crash may come between any two steps, also between an answer and its commit."""
     found = [told for chunk in processes.map(reports, range(0, SEEDS, CHUNK)) for told in chunk]
     assert not found, "\n\n" + found[0]
 

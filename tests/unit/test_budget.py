@@ -61,6 +61,16 @@ def test_a_stopped_table_goes_on_only_below_the_lower_mark(records: int, full: b
     assert held.room() == 100 - records
 
 
+@pytest.mark.parametrize("tables", [2, 4, 10])
+def test_a_stopped_table_goes_on_however_many_others_stand_still(tables: int) -> None:
+    """Their shares are spent for as long as their store is down; that must not hold up the last one."""
+    share = 100 // tables
+    held = budget(**{f"stuck{at}": (share, 1) for at in range(tables - 1)}, well=(share, 1))
+    assert held.is_full("well", tables, stopped=False)
+    held.release("well", share // 2, share // 2)
+    assert not held.is_full("well", tables, stopped=True)
+
+
 def test_release_gives_back_exactly_what_was_taken() -> None:
     held = budget(a=(3, 7), b=(2, 5))
     held.release("a", 2, 14)

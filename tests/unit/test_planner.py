@@ -180,6 +180,14 @@ def test_a_row_that_is_stored_is_not_soft_deleted_by_an_unavailable_column() -> 
     assert planned(upserted("gone"), None, SOFT) == Incomplete(("gone",))
 
 
+@pytest.mark.parametrize(("known", "marks"), [({"fresh": True}, {}), ({}, {"stale": True})])
+def test_a_soft_delete_that_nobody_can_tell_is_not_guessed(
+    known: Mapping[str, Any], marks: Mapping[str, Any]
+) -> None:
+    """After a delete or a dead-lettered change the stored point says nothing about the row now."""
+    assert planned(upserted("gone"), stored(SOFT, **marks), SOFT, **known) == Incomplete(("gone",))
+
+
 # --- unavailable columns --------------------------------------------------------------------------------
 
 
@@ -335,7 +343,21 @@ def test_a_new_layout_with_the_same_text_costs_no_vector() -> None:
 def test_under_a_new_layout_an_unavailable_column_is_not_taken_for_an_unchanged_text() -> None:
     """Case 22, invariant 5: the hash of every column is the same, the text is not."""
     assert embedded(planned(upserted("body"), stored(), OTHER_LAYOUT)).texts == ("one: two",)
-    assert planned(upserted("body"), stored(values=False), OTHER_LAYOUT) == Incomplete(("body",))
+    assert planned(upserted("body", title="new"), stored(values=False), OTHER_LAYOUT) == Incomplete(("body",))
+
+
+def test_a_row_keeps_its_old_layout_while_its_unchanged_text_is_not_at_hand() -> None:
+    """Case 21: another template must not send every change of metadata to the dead letters."""
+    decided = patched(planned(upserted("body", price=6), stored(values=False), OTHER_LAYOUT))
+    assert decided.metadata["price"] == 6
+    assert (decided.stamp.layout, decided.stamp.chunks) == (stored().layout, stored().chunks)
+    assert planned(upserted("body"), stored(values=False), OTHER_LAYOUT) == Skip("unchanged")
+
+
+def test_a_vector_of_another_space_is_never_kept_for_want_of_a_text() -> None:
+    """Invariant 6."""
+    other = replace(stored(TITLES), space="other/4")
+    assert planned(upserted("title", price=6), other, TITLES) == Incomplete(("title",))
 
 
 def test_a_new_metadata_field_is_patched_into_the_row_at_its_next_change() -> None:

@@ -205,9 +205,36 @@ def test_culprits_are_found_among_the_rest_in_few_calls(size: int, culprits: int
 
 def test_one_refused_member_of_a_call_that_succeeded_is_dead_at_once() -> None:
     one = station([1, 2], batch=2)
-    one.succeeded(departed(one, 0.0))
-    assert one.fail_one(2, REFUSED, 0.0) == DeadLetter("bad_request")
+    unit = departed(one, 0.0)
+    one.succeeded(unit)
+    assert one.fail_one(unit, 2, REFUSED, 0.0) == DeadLetter("bad_request")
     assert one.idle
+
+
+def test_a_member_that_fails_by_itself_again_and_again_waits_longer_each_time() -> None:
+    one = station([1, 2], batch=2)
+    unit = departed(one, 0.0)
+    one.succeeded(unit)
+    waits = [one.fail_one(unit, 2, DOWN, 0.0)]
+    for _ in range(3):
+        due_s = one.due_s()
+        assert due_s is not None
+        unit = departed(one, due_s)
+        one.succeeded(unit)
+        waits.append(one.fail_one(unit, 2, DOWN, due_s))
+    assert waits == [Wait(0.25), Wait(0.5), Wait(1.0), Wait(2.0)]
+
+
+def test_without_work_no_trouble_is_told_and_new_work_meets_it_again() -> None:
+    """A part that nobody needs must not keep the process halted."""
+    one = station([1])
+    one.failed(departed(one, 0.0), BROKE, 0.0)
+    assert one.condition.name == "halted"
+    one.sweep(lambda item: False)
+    assert one.condition == OK
+    one.add(2, 1, 1.0)
+    assert (one.condition.name, one.depart(29.0)) == ("halted", None)
+    assert departed(one, 30.0).items == [2]
 
 
 class Traffic:
