@@ -24,9 +24,12 @@ def carried(stamp: Stamp | None, mapping: TableMapping) -> Mapping[str, Value]:
 
     What is kept is the text of each embedded column, which stands for the value where nothing but text is
     made of it. For a column that is metadata too it does so only if the text is the value, as the stored
-    hash of the value shows. A row that may be torn or stale hands over nothing.
+    hash of the value shows. A row that may be torn, stale or ahead hands over nothing: its text may not be
+    the one that it had when its key changed.
     """
-    if stamp is None or stamp.stale or stamp.open or stamp.values is None or not mapping.uses_stored:
+    if stamp is None or stamp.values is None or not mapping.uses_stored:
+        return {}
+    if stamp.stale or stamp.open or stamp.ahead:
         return {}
     metadata = {field.source for field in mapping.metadata}
     return {

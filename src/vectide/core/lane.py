@@ -128,13 +128,16 @@ class RowQueue:
     def take(self) -> list[Entry]:
         """The longest run of waiting entries of one lane that may be merged. Entries of lanes that are
         gone or leaving are forgotten on the way. A delete that holds is left, and ends the run: what comes
-        before it has to be in the store when the text is taken from there."""
+        before it has to be in the store when the text is taken from there. So does a second create that
+        takes over from another row: what holds for the first one is let go when that has settled."""
         taken: list[Entry] = []
         while self.waiting:
             entry = self.waiting[0]
             if entry.holds and entry.lane.active:
                 break
             if taken and entry.lane is not taken[0].lane:
+                break
+            if entry.takes_from and any(before.takes_from for before in taken):
                 break
             self.waiting.popleft()
             if entry.lane.active:

@@ -64,7 +64,11 @@ def canonical_json(value: Value) -> str:
     Object members sorted by name, no spaces, no escapes beyond what JSON demands. Never change it: every
     point id and every stored hash depends on it.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _CANONICAL.encode(value)
+
+
+#: Made once: json.dumps makes a new one for every call that asks for anything special.
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,8 @@ class Stamp:
 
     ``chunks``: text hashes of the row's chunks, in order. ``columns``: short hash per mapped column.
     ``values``: rendered embed columns, when kept and asked for. ``open``: chunks may be torn.
-    ``stale``: a newer change of the row was dead-lettered.
+    ``stale``: a newer change of the row was dead-lettered. ``ahead``: text of it was read again from the
+    source, which may have been ahead of the row's changes: it may be that of a later row with the same key.
     """
 
     space: str
@@ -212,6 +217,7 @@ class Stamp:
     position: Position
     open: bool = False
     stale: bool = False
+    ahead: bool = False
     values: Mapping[str, str | None] | None = None
 
     def to_payload(self, row: Row) -> dict[str, Value]:
@@ -231,6 +237,8 @@ class Stamp:
             payload["open"] = True
         if self.stale:
             payload["stale"] = True
+        if self.ahead:
+            payload["ahead"] = True
         return payload
 
     @classmethod
@@ -251,6 +259,7 @@ class Stamp:
             position=Position(log, int(partition), int(offset)),
             open=bool(payload.get("open", False)),
             stale=bool(payload.get("stale", False)),
+            ahead=bool(payload.get("ahead", False)),
             values=values,
         )
 

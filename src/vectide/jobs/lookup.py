@@ -136,6 +136,7 @@ class LookUp:
             stale=merged.stale,
             must_write=merged.absorbed > 0,
             use_stored=not (mapping.rereads_first and self._may_reread(work)),
+            ahead=work.reread is not None and not work.reread.columns.isdisjoint(mapping.embed_columns),
         )
         work.plan = plan(merged.change, known, mapping)
         decision = _DECISIONS[type(work.plan)]
@@ -197,8 +198,10 @@ def made_legal(planned: Plan, able: Capabilities) -> Plan:
 
     match planned:
         case EmbedText(points):
-            fit = tuple(replace(point, metadata=legal(point.metadata)) for point in points)
-            return replace(planned, points=fit)
+            fit = [legal(point.metadata) for point in points]
+            if any(point.metadata != metadata for point, metadata in zip(points, fit, strict=True)):
+                pairs = zip(points, fit, strict=True)
+                return replace(planned, points=tuple(replace(point, metadata=new) for point, new in pairs))
         case PatchMetadata(metadata):
             return replace(planned, metadata=legal(metadata))
     return planned

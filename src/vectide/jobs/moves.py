@@ -47,7 +47,10 @@ class Moves:
         deletes = [
             entry
             for entry in queue.waiting
-            if entry.holds and entry.lane is create.lane and _new_row(entry) == row
+            if entry.holds
+            and entry.awaited_by is None
+            and entry.lane is create.lane
+            and _new_row(entry) == row
         ]
         lacks_text = _lacks_text(create)
         for delete in deletes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from vectide.core.batcher import BatchLimits
@@ -38,7 +38,7 @@ class StreamPolicy:
     ``incomplete_patience_s``: how long a change that cannot be completed waits for a newer one of its row.
     ``move_patience_s``: how long the delete of a changed primary key waits for the create to arrive."""
 
-    lookup: BatchLimits = field(default=BatchLimits(items=128, linger_s=0.005, quiet_s=0.002))
+    lookup: BatchLimits = field(default=BatchLimits(items=64, linger_s=0.005, quiet_s=0.002))
     embed: BatchLimits = field(default=BatchLimits(items=64, weight=None, linger_s=0.5))
     write: BatchLimits = field(default=BatchLimits(items=256, weight=4 * 2**20, linger_s=0.05, quiet_s=0.002))
     lookup_concurrency: int = 2
@@ -63,3 +63,15 @@ class StreamPolicy:
     move_patience_s: float = 3.0
     failures: FailurePolicy = DEFAULT_POLICY
     breaker: BreakerLimits = field(default_factory=BreakerLimits)
+
+    @property
+    def pools(self) -> Mapping[str, int]:
+        """How many calls each kind of station makes at the same time, those first whose results matter most:
+        a vector that came back frees the slot that is dearest."""
+        return {
+            "embed": self.embed_concurrency,
+            "dead_letter": 1,
+            "write": self.write_concurrency,
+            "reread": self.reread_concurrency,
+            "lookup": self.lookup_concurrency,
+        }

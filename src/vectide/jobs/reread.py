@@ -81,8 +81,9 @@ class ReRead:
             refused = [
                 f"{name}: {read.refused[name]}" for name in missing_columns(work) if name in read.refused
             ]
-            work.reread = Reread(why="; ".join(refused))
             more = completed(change, row)
+            told = change.unavailable - more.unavailable
+            work.reread = Reread(why="; ".join(refused), columns=told)
             if more is not change:
                 work.complete(more)
                 self._parts.telemetry.count(signals.COMPLETED, table=work.lane.table, reason="reread")

@@ -32,10 +32,11 @@ class Origin:
 @dataclass(frozen=True, slots=True)
 class Reread:
     """What the source said about a row. ``gone``: it has it no more. ``why`` something is still missing,
-    without row content."""
+    without row content. ``columns``: those of the change that it told."""
 
     gone: bool = False
     why: str = ""
+    columns: frozenset[str] = frozenset()
 
 
 @dataclass(eq=False, slots=True)
@@ -45,6 +46,8 @@ class Work:
     queue: RowQueue
     entries: list[Entry]
     merged: Merged
+    #: That of its entries: they have one in common.
+    lane: Lane
     stamp: Stamp | None = None
     #: Where the text of its former key still is.
     moved_from: Origin | None = None
@@ -60,11 +63,7 @@ class Work:
 
     @classmethod
     def of(cls, queue: RowQueue, entries: list[Entry]) -> Work:
-        return cls(queue, entries, merge(entries))
-
-    @property
-    def lane(self) -> Lane:
-        return self.entries[0].lane
+        return cls(queue, entries, merge(entries), entries[0].lane)
 
     @property
     def row(self) -> Row:
