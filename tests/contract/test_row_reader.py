@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from tests.recorded import read as recording
 
 from vectide.codecs.debezium_json import DebeziumJson
 from vectide.core.failures import Failure, Kind
@@ -18,7 +19,6 @@ from vectide.ports import AdapterError, Deadline, RowReader, StartupRefused
 from vectide.sources.tables import PostgresRows
 from vectide.sources.tables_errors import failure_of
 from vectide.testing.postgres import EmbeddedPostgres
-from vectide.testing.recordings import read_recording
 from vectide.testing.rows import MemoryRows
 
 RECORDINGS = Path(__file__).parent.parent / "data" / "recordings"
@@ -87,7 +87,7 @@ def typed(postgres: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
 def recorded(name: str) -> dict[int, Upserted]:
     """The first event of every row of a recording."""
     codec, found = DebeziumJson(), dict[int, Upserted]()
-    for record in read_recording(RECORDINGS / f"{name}.jsonl"):
+    for record in recording(name):
         change = codec.decode(record)
         if isinstance(change, Upserted):
             assert change.key is not None

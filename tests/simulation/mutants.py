@@ -16,8 +16,9 @@ from vectide.core import lane as lanes
 from vectide.core.breaker import Breaker
 from vectide.core.budget import Budget
 from vectide.core.lane import Entry, Lane, Merged, RowQueue
+from vectide.core.mapping import TableMapping
 from vectide.core.model import Deleted, Row, Stamp
-from vectide.core.planner import Drift, Known, PatchMetadata, Plan, Skip
+from vectide.core.planner import Drift, Known, PatchMetadata, Plan, RemoveRow, Skip
 from vectide.core.station import Station, Unit
 from vectide.core.tracker import Tracker
 from vectide.jobs import lookup, reread, work
@@ -302,6 +303,29 @@ def moved_columns_are_not_kept_anew(patch: pytest.MonkeyPatch) -> None:
         return replace(made, values=None) if isinstance(made, PatchMetadata) else made
 
     patch.setattr(lookup, "plan", wrong)
+
+
+# --- filters ------------------------------------------------------------------------------------------------
+
+
+@mutant
+def rows_that_leave_the_filter_stay(patch: pytest.MonkeyPatch) -> None:
+    def wrong(change: Any, known: Known, mapping: Any) -> Plan:
+        made = planner.plan(change, known, mapping)
+        return Skip("unchanged") if isinstance(made, RemoveRow) and made.reason == "filtered" else made
+
+    patch.setattr(lookup, "plan", wrong)
+
+
+@mutant
+def what_is_stored_is_taken_to_match_the_filter(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(TableMapping, "was_matched", lambda self, hashes, stored: True)
+
+
+@mutant
+def what_nobody_knows_does_not_match_the_filter(patch: pytest.MonkeyPatch) -> None:
+    matches = TableMapping.matches_where
+    patch.setattr(TableMapping, "matches_where", lambda self, columns: matches(self, columns) is True)
 
 
 # --- what the events leave out -----------------------------------------------------------------------------

@@ -14,11 +14,23 @@ from typing import Any
 from vectide.core.mapping import MetadataField, SoftDelete, TableMapping
 from vectide.core.model import Change, Deleted, Ignored, Upserted
 from vectide.core.template import Template
+from vectide.core.where import Column, Compare, Constant, Some, Where
 
 POISON_TEXT = "poison-text"
 POISON_PRICE = "poison-price"
 GARBAGE = "garbage"
 NO_LIMIT = 10**6
+
+#: What both filter by; for the second table the note is nothing else.
+SHOWN = Where(
+    "note <> 'hidden' OR price = '2'",
+    Some(
+        (
+            Compare("<>", Column("note"), Constant("hidden")),
+            Compare("=", Column("price"), Constant("2")),
+        )
+    ),
+)
 
 #: Two tables: one whose text comes from two columns (their values are kept), one with a single column.
 PRODUCTS = TableMapping(
@@ -28,6 +40,7 @@ PRODUCTS = TableMapping(
     template=Template.parse("{title}[\n{body}]"),
     metadata=(MetadataField("price", "price"), MetadataField("note", "remark")),
     soft_delete=SoftDelete("gone"),
+    where=SHOWN,
 )
 USERS = TableMapping(
     table="users",
@@ -35,6 +48,7 @@ USERS = TableMapping(
     collection="people",
     template=Template.parse("{title}"),
     metadata=(MetadataField("price", "price"),),
+    where=SHOWN,
 )
 TABLES = {mapping.source: mapping for mapping in (PRODUCTS, USERS)}
 PARTITIONS = {PRODUCTS.source: 2, USERS.source: 1}
@@ -177,6 +191,8 @@ class _Source:
         kind = self._kind(self.live if row in self.rows else self.absent)
         if kind == "moved_text":
             self.follow_up += [(row, "partial_title"), (row, "moved_text")]
+        elif kind == "free":
+            self.follow_up.append((row, "partial_price"))
         elif kind == "poison_text":
             self.follow_up.append((row, "partial_title"))
         return row, kind
@@ -232,7 +248,7 @@ class _Source:
                 return {"body": self._text()}
             case "moved_text":
                 return _SAME_TEXT[columns["title"] != "one"]
-            case "metadata" | "partial_metadata":
+            case "metadata" | "partial_metadata" | "partial_price":
                 return {"price": self.rng.randrange(3)}
             case "note":
                 return {"note": self._text()}
@@ -262,11 +278,17 @@ _UNAVAILABLE = {
     "partial_title": frozenset({"body"}),
     "partial_note": frozenset({"note"}),
     "partial_noop": frozenset({"body", "note"}),
+    "partial_price": frozenset({"note"}),
+    "partial_show": frozenset({"body"}),
 }
 _EDITS: dict[str, dict[str, Any]] = {
     "blank": {"title": None, "body": "  "},
     "soft_delete": {"gone": True},
     "undelete": {"gone": False},
+    "hide": {"note": "hidden"},
+    "free": {"note": "hidden", "price": 2},
+    "show": {"note": "n"},
+    "partial_show": {"note": "n"},
     "poison_metadata": {"price": POISON_PRICE},
 }
 #: Other columns, the same text.
@@ -294,6 +316,11 @@ _LIVE = {
     "blank": 0.7,
     "soft_delete": 1.5,
     "undelete": 1.5,
+    "hide": 2,
+    "free": 2,
+    "show": 2,
+    "partial_show": 1,
+    "partial_price": 2,
     "delete": 4,
     "rename": 1.5,
     "flip": 6,

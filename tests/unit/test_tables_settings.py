@@ -247,3 +247,14 @@ def test_an_unreadable_document_is_one_problem(text: str, says: str) -> None:
     assert problem.startswith("tables: ")
     assert says in problem
     assert "\n" not in problem
+
+
+def test_a_filter_is_parsed_and_its_faults_are_told_with_the_others() -> None:
+    """Case 169."""
+    (mapping,) = read(table(where="tenant_id <> 0 AND body IS NOT NULL")).mappings
+    assert mapping.where_columns == ("tenant_id", "body")
+    wrong = {"source": "a.b", "embed": {"columns": ["x"]}, "where": "lower(a) = 'x'", "metadata": ["text"]}
+    assert parse_tables(json.dumps({"p": wrong})).problems == (
+        "tables.p.where: does not know LOWER(a): only columns and constants can be compared",
+        "tables.p: metadata: the name 'text' is reserved: write {text: another_name}",
+    )

@@ -23,17 +23,21 @@ def carried(stamp: Stamp | None, mapping: TableMapping) -> Mapping[str, Value]:
     """The columns that a stored row hands over to the row that it became when its primary key changed.
 
     What is kept is the text of each embedded column, which stands for the value where nothing but text is
-    made of it. For a column that is metadata too it does so only if the text is the value, as the stored
-    hash of the value shows. A row that may be torn, stale or ahead hands over nothing: its text may not be
-    the one that it had when its key changed.
+    made of it. For a column that is metadata too, or looked at by the filter, it does so only if the text is
+    the value, as the stored hash of the value shows. A row that may be torn, stale or ahead hands over
+    nothing: its text may not be the one that it had when its key changed.
     """
     if stamp is None or stamp.values is None or not mapping.uses_stored:
         return {}
     if stamp.stale or stamp.open or stamp.ahead:
         return {}
-    metadata = {field.source for field in mapping.metadata}
+    return kept_values(stamp, mapping)
+
+
+def kept_values(stamp: Stamp, mapping: TableMapping) -> Mapping[str, Value]:
+    """The columns whose value the kept texts tell."""
     return {
         name: text
-        for name, text in stamp.values.items()
-        if name not in metadata or stamp.columns.get(name) == value_hash(text)
+        for name, text in (stamp.values or {}).items()
+        if name not in mapping.value_columns or stamp.columns.get(name) == value_hash(text)
     }

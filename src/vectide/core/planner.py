@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from vectide.core.completion import kept_values
 from vectide.core.mapping import TableMapping, metadata_hash
 from vectide.core.model import (
     Deleted,
@@ -21,6 +22,7 @@ from vectide.core.model import (
     Value,
     text_hash,
 )
+from vectide.core.where import WhereMismatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class EmbedText:
 
 @dataclass(frozen=True, slots=True)
 class RemoveRow:
-    """The row must have no points; ``reason``: deleted, soft_deleted or empty_text."""
+    """The row must have no points; ``reason``: deleted, soft_deleted, filtered or empty_text."""
 
     ids: tuple[str, ...]
     reason: str
@@ -83,7 +85,18 @@ class Drift:
     columns: tuple[str, ...]
 
 
-Plan = Skip | PatchMetadata | EmbedText | RemoveRow | MarkStale | Incomplete | Drift
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """The change can never be decided: a value is of a kind that the table's rules cannot take.
+
+    ``detail`` has no content of the row.
+    """
+
+    cause: str
+    detail: str
+
+
+Plan = Skip | PatchMetadata | EmbedText | RemoveRow | MarkStale | Incomplete | Drift | Unfit
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +145,34 @@ def _plan(change: Upserted | Deleted, known: Known, mapping: TableMapping) -> Pl
     soft_deleted = mapping.is_soft_deleted(change)
     if soft_deleted:
         return _remove(known, "soft_deleted", absent="soft_deleted")
+    try:
+        matches = mapping.matches_where(change.columns)
+        if matches is None:
+            matches = _still_matches(change, known, mapping)
+    except WhereMismatch as mismatch:
+        return Unfit("where_mismatch", str(mismatch))
+    if matches is False:
+        return _remove(known, "filtered", absent="filtered")
     if soft_deleted is None and _base(known) is None:
         assert mapping.soft_delete is not None
         return Incomplete((mapping.soft_delete.column,))
+    if matches is None:
+        return Incomplete(tuple(name for name in mapping.where_columns if name in change.unavailable))
     return _plan_upsert(change, known, mapping)
+
+
+def _still_matches(change: Upserted, known: Known, mapping: TableMapping) -> bool | None:
+    """Whether a row passes the filter that looks at columns which the event left out: what is stored of the
+    row shows it, or nobody knows."""
+    base = _base(known)
+    if base is None:
+        return None
+    if mapping.was_matched(mapping.column_hashes(change, mapping.rendered(change)), base.columns):
+        return True
+    if not known.use_stored or not mapping.uses_stored:
+        return None
+    kept = kept_values(base, mapping)
+    return mapping.matches_where({**kept, **change.columns})
 
 
 def _already_applied(position: Position, stamp: Stamp) -> bool:
@@ -186,12 +223,12 @@ def _base(known: Known) -> Stamp | None:
 def _complete_hashes(mapping: TableMapping, hashes: dict[str, str], base: Stamp | None) -> tuple[str, ...]:
     """Fill in the hashes of unavailable columns from the stored ones; returns columns nothing knows."""
     unknown = []
-    for name in mapping.hashed_columns:
+    for name in dict.fromkeys([*mapping.hashed_columns, *mapping.where_columns]):
         if name in hashes:
             continue
         if base is not None and name in base.columns:
             hashes[name] = base.columns[name]
-        else:
+        elif name in mapping.hashed_columns:
             unknown.append(name)
     return tuple(unknown)
 

@@ -20,6 +20,7 @@ from vectide.core.planner import (
     Plan,
     RemoveRow,
     Skip,
+    Unfit,
     plan,
 )
 from vectide.core.station import Station, Unit
@@ -38,6 +39,7 @@ _DECISIONS = {
     MarkStale: "skip",
     Incomplete: "incomplete",
     Drift: "drift",
+    Unfit: "unfit",
 }
 
 
@@ -156,6 +158,8 @@ class LookUp:
                 self.embed(work, planned)
             case Incomplete(columns):
                 self._incomplete(work, columns)
+            case Unfit(cause, detail):
+                self._rows.poison(work, Verdict(cause, "plan", detail))
             case Drift(columns):
                 names = ", ".join(columns)
                 self._parts.log.error("schema_drift", table=work.lane.table, missing=names)

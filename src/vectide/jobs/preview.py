@@ -36,6 +36,7 @@ from vectide.core.planner import (
     Plan,
     RemoveRow,
     Skip,
+    Unfit,
     plan,
 )
 from vectide.core.values import ValueRefused
@@ -205,6 +206,8 @@ class Previewer:
                 asks = seen.decision is Decision.REREAD
                 decision = Decision.REREAD if asks else Decision.DEAD_LETTER
                 return replace(seen, decision=decision, reason="incomplete_row", detail=detail)
+            case Unfit(cause, detail):
+                return replace(seen, decision=Decision.DEAD_LETTER, reason=cause, detail=detail)
             case Drift(columns):
                 detail = f"the events lack mapped columns: {', '.join(columns)}"
                 return replace(seen, decision=Decision.HALT, reason="drift", detail=detail)
