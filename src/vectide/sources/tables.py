@@ -38,7 +38,8 @@ _SESSION: Final[dict[str, Any]] = {
 #: the transaction only: a pooler may give the next one to another session.
 _BEGIN: Final = """
 SELECT pg_is_in_recovery(), set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true),
-    set_config('extra_float_digits', '1', true), set_config('statement_timeout', %s, true)
+    set_config('extra_float_digits', '1', true), set_config('IntervalStyle', 'postgres', true),
+    set_config('bytea_output', 'hex', true), set_config('statement_timeout', %s, true)
 """
 _STANDBY: Final = "it is a standby, which lags behind the events: give the address of the primary"
 
@@ -52,7 +53,8 @@ WITH RECURSIVE typed(name, oid, modifier) AS (
     FROM typed JOIN pg_catalog.pg_type t ON t.oid = typed.oid WHERE t.typtype = 'd'
 )
 SELECT typed.name::text, t.typname::text, e.typname::text, coalesce(e.typtype, t.typtype) = 'e',
-    typed.modifier >= 0, pg_catalog.format_type(t.oid, -1), t.oid::int8
+    typed.modifier, pg_catalog.format_type(t.oid, -1), pg_catalog.format_type(t.oid, typed.modifier),
+    t.oid::int8
 FROM typed
 JOIN pg_catalog.pg_type t ON t.oid = typed.oid AND t.typtype <> 'd'
 LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
@@ -77,7 +79,7 @@ class PostgresRows:
     def prepare(self, deadline: Deadline) -> None:
         """As :meth:`vectide.ports.RowReader.prepare`."""
         try:
-            with self._lease(deadline):
+            with self.lease(deadline):
                 pass
         except AdapterError as error:
             if error.failure.kind is Kind.OPERATOR:
@@ -88,13 +90,18 @@ class PostgresRows:
         self, table: str, keys: Sequence[Columns], columns: Sequence[str], deadline: Deadline
     ) -> RowsRead:
         """As :meth:`vectide.ports.RowReader.read`: in one transaction, by two queries."""
-        with self._lease(deadline) as connection:
+        with self.lease(deadline) as connection:
             types = _types(connection, table)
             refused = _refusals(table, types, keys[0], columns)
             told = [name for name in columns if name not in refused]
             if not told:
                 return RowsRead([{} for _ in keys], refused)
             return RowsRead(_rows(connection, table, types, keys, told), refused)
+
+    def column_types(self, table: str, deadline: Deadline) -> Mapping[str, ColumnType]:
+        """The columns of ``schema.table`` and their types; none when it does not exist."""
+        with self.lease(deadline) as connection:
+            return _types(connection, table)
 
     def close(self) -> None:
         """As :meth:`vectide.ports.RowReader.close`."""
@@ -103,7 +110,7 @@ class PostgresRows:
                 self._idle.pop()[0].close()
 
     @contextmanager
-    def _lease(self, deadline: Deadline) -> Iterator[_Connection]:
+    def lease(self, deadline: Deadline) -> Iterator[_Connection]:
         """A connection in a transaction that ends with the block; raises only AdapterError."""
         try:
             connection, opened_s = self._take(deadline)
@@ -197,7 +204,9 @@ def _rows(
     texts = [sql.Literal([str(key[name]) for key in keys]) for name in names]
     cursor.execute(
         query.format(
-            columns=sql.SQL(", ").join(sql.Identifier("t", name) for name in columns),
+            columns=sql.SQL(", ").join(
+                sql.Identifier("t", name) + sql.SQL(types[name].cast) for name in columns
+            ),
             keys=sql.SQL(", ").join(sql.SQL("{}::text[]").format(text) for text in texts),
             aliases=sql.SQL(", ").join(aliases),
             table=sql.Identifier(schema, relation),

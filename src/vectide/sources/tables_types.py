@@ -1,54 +1,73 @@
-"""Which column types of PostgreSQL can be read again, and what their text becomes.
+"""Which column types of PostgreSQL can be read, and what their text becomes: the value that an event of the
+same row has, spelt as ``docs/types.md`` says.
 
-The server's text output of a value is what the connector got too, so the question is what the connector makes
-of it:
+The server's text output of a value is what the connector got too. Where the connector's settings choose
+between ways to tell it, its defaults are taken: bytes as base64, intervals as a number.
 
 ===========================================  ==============================================================
 type                                         value
 ===========================================  ==============================================================
-text, varchar, char(n), citext, enums        the text; char(n) with its blanks at the end
-json, jsonb, xml, uuid, inet, cidr,          the server's text
-macaddr, ltree, tsvector, ranges of
-numbers, dates and timestamps
+text, varchar, char(n), citext, enums, xml,  the text; char(n) with its blanks at the end
+uuid, inet, cidr, macaddr, ltree, tsvector,
+ranges of numbers, dates and timestamps
+json, jsonb, hstore                          what it says
 smallint, integer, bigint, oid               an integer
-boolean                                      true or false
-double precision                             a number; ``NaN``, ``Infinity`` and ``-Infinity`` as texts
-numeric                                      its digits as text; not NaN, infinities, nor a zero of a column
-                                             without scale, of which the connector's spelling is unknown
-timestamptz                                  ``2026-02-28T21:59:59.123456Z``, ``infinity``, ``-infinity``;
-                                             not years before 1 or after 9999
-arrays of texts, enums, uuid, integers       a list, of one dimension
-and booleans
+boolean, bit(1)                              true or false
+double precision, real                       a number
+numeric, money                               its digits as text; not NaN, infinities, nor a zero of a column
+                                             without scale, whose spelling the connector loses
+date, time, timestamp, with and without      ISO 8601 as in events, ``infinity``, ``-infinity``; not years
+zone                                         before 1
+interval                                     a duration without units beyond hours
+bytea                                        base64
+bit(n)                                       its digits
+point                                        ``POINT(1.5 -2)``
+vector, halfvec                              a list of numbers
+arrays of texts, enums, uuid, booleans and   a list, of one dimension
+numbers
 ===========================================  ==============================================================
 
-A domain is read as the type that it is made of. Any other type is refused: what the events hold of a date, a
-time, an interval, bytes, bits, money or a real number depends on settings of the connector or of its
-converter, or on how Java writes it, and a value that only looks alike would be another text.
+A domain is read as the type that it is made of. Any other type is refused.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from vectide.core import readers
 from vectide.core.model import Value
+from vectide.core.moments import NANOS, date_of, duration_text, moment_of, time_of, timestamp_of
+from vectide.core.types import TypeNameError, parse_type
 
 _TEXTS: Final = frozenset(
-    "text varchar bpchar citext json jsonb xml uuid inet cidr macaddr ltree tsvector "
+    "text varchar bpchar citext xml uuid inet cidr macaddr ltree tsvector "
     "int4range int8range numrange tsrange daterange".split()
 )
 _INTEGERS: Final = frozenset({"int2", "int4", "int8", "oid"})
-_ELEMENTS: Final = _INTEGERS | {"text", "varchar", "citext", "uuid", "bool"}
+_ELEMENTS: Final = _INTEGERS | {"text", "varchar", "citext", "uuid", "bool", "float4", "float8", "numeric"}
+#: What a message without schema tells by its shape.
+_SELF_TOLD: Final = (_TEXTS - {"uuid"}) | _INTEGERS | {"bool", "bytea", "vector", "halfvec"}
 _KEYS: Final = _INTEGERS | {"text", "varchar", "bpchar", "citext", "uuid", "bool", "numeric", "timestamptz"}
 
-_MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?\+00")
 #: An array of one dimension as the server writes it, one item of it, and what stands in quotes there.
 _ARRAY: Final = re.compile(r'\{(?:(?:"(?:[^"\\]|\\.)*"|[^,{}"\\]+)(?:,(?!\}))?)*\}', re.DOTALL)
 _ITEM: Final = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,{}"\\]+)', re.DOTALL)
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
-_NOT_FINITE: Final = {"NaN": "NaN", "Infinity": "Infinity", "-Infinity": "-Infinity"}
+_PAIR: Final = re.compile(r'"((?:[^"\\]|\\.)*)"=>(?:"((?:[^"\\]|\\.)*)"|NULL)(?:, |\Z)', re.DOTALL)
+_POINT: Final = re.compile(r"\((-?[\d.]+),(-?[\d.]+)\)")
+_INTERVAL: Final = re.compile(
+    r"(?:(?P<years>-?\d+) years? ?)?(?:(?P<months>-?\d+) mons? ?)?(?:(?P<days>-?\d+) days? ?)?"
+    r"(?:(?P<sign>-?)(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d)(?:\.(?P<fraction>\d{1,6}))?)?"
+)
+#: What Debezium counts for a month.
+_DAYS_PER_MONTH: Final = 365.25 / 12
+_NOT_FINITE: Final = frozenset({"NaN", "Infinity", "-Infinity"})
+_ENDLESS: Final = frozenset({"infinity", "-infinity"})
 
 
 class Unmatched(ValueError):
@@ -58,15 +77,33 @@ class Unmatched(ValueError):
 @dataclass(frozen=True, slots=True)
 class ColumnType:
     """The type of one column, domains opened: its name in the catalogue, that of its elements where it is an
-    array, whether it (or they) are an enum, and whether a scale was declared. ``sql`` is how to cast to it,
-    ``oid`` its number."""
+    array, whether it (or they) are an enum, and what was declared in brackets (-1: nothing). ``sql`` is how
+    to cast to it, ``declared`` how a table's ``types`` may name it, ``oid`` its number."""
 
     name: str
     element: str | None
     is_enum: bool
-    has_scale: bool
+    modifier: int
     sql: str
+    declared: str
     oid: int
+
+    @property
+    def cast(self) -> str:
+        """A cast that gives a text which does not depend on the server's settings, where it takes one."""
+        return "::numeric::text" if self.name == "money" else ""
+
+    @property
+    def declared_name(self) -> str | None:
+        """How a table's ``types`` names it for events without schema; None where those tell it, or nobody
+        can."""
+        if self.is_enum or self.name in _SELF_TOLD or (self.name, self.modifier) == ("bit", 1):
+            return None
+        try:
+            parse_type(self.declared)
+        except TypeNameError:
+            return None
+        return self.declared
 
     @property
     def can_be_key(self) -> bool:
@@ -80,18 +117,20 @@ class ColumnType:
         if self.element is not None:
             if not self.is_enum and self.element not in _ELEMENTS:
                 return None
-            return _list_of(_same if self.is_enum else _converter(self.element, has_scale=True) or _same)
-        return _same if self.is_enum else _converter(self.name, has_scale=self.has_scale)
+            return _list_of(_same if self.is_enum else _converter(self.element, self.modifier) or _same)
+        return _same if self.is_enum else _converter(self.name, self.modifier)
 
 
-def _converter(name: str, *, has_scale: bool) -> Callable[[str], Value] | None:
+def _converter(name: str, modifier: int) -> Callable[[str], Value] | None:
     if name in _TEXTS:
         return _same
     if name in _INTEGERS:
         return int
     if name == "numeric":
-        return _numeric if has_scale else _numeric_without_scale
-    return {"bool": _boolean, "float8": _double, "timestamptz": _moment}.get(name)
+        return _numeric if modifier >= 0 else _numeric_without_scale
+    if name == "bit":
+        return _boolean if modifier == 1 else _same
+    return _CONVERTERS.get(name)
 
 
 def _same(text: str) -> str:
@@ -99,11 +138,7 @@ def _same(text: str) -> str:
 
 
 def _boolean(text: str) -> bool:
-    return text == "t"
-
-
-def _double(text: str) -> float | str:
-    return _NOT_FINITE.get(text) or float(text)
+    return text in ("t", "1")
 
 
 def _numeric(text: str) -> str:
@@ -118,14 +153,83 @@ def _numeric_without_scale(text: str) -> str:
     return _numeric(text)
 
 
-def _moment(text: str) -> str:
-    if text in ("infinity", "-infinity"):
-        return text
-    found = _MOMENT.fullmatch(text)
+def _moment(spell: Callable[[str], str]) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text in _ENDLESS:
+            return text
+        if " BC" in text:
+            raise Unmatched
+        return spell(text)
+
+    return convert
+
+
+def _clock(text: str) -> str:
+    return time_of(text, zoned=False)
+
+
+def _zoned_clock(text: str) -> str:
+    return time_of(text, zoned=True)
+
+
+def _interval(text: str) -> str:
+    found = _INTERVAL.fullmatch(text)
     if found is None:
         raise Unmatched
-    date, time, fraction = found.groups()
-    return f"{date}T{time}.{(fraction or '').ljust(6, '0')}Z"
+    names = ("years", "months", "days", "hours", "minutes", "seconds")
+    years, months, days, hours, minutes, seconds = (int(found[name] or 0) for name in names)
+    days_in_all = (years * 12 + months) * _DAYS_PER_MONTH + days
+    seconds += (hours * 60 + minutes) * 60
+    micros = seconds * 1_000_000 + int((found["fraction"] or "").ljust(6, "0"))
+    micros = -micros if found["sign"] else micros
+    return duration_text((int(days_in_all * 86_400_000_000) + micros) * (NANOS // 1_000_000))
+
+
+def _bytes(text: str) -> str:
+    if not text.startswith("\\x"):
+        raise Unmatched
+    return base64.b64encode(bytes.fromhex(text[2:])).decode("ascii")
+
+
+def _point(text: str) -> str:
+    found = _POINT.fullmatch(text)
+    if found is None:
+        raise Unmatched
+    return f"POINT({found[1]} {found[2]})"
+
+
+def _hstore(text: str) -> Value:
+    if _PAIR.sub("", text):
+        raise Unmatched
+    return {
+        _ESCAPED.sub(r"\1", name): None if value is None else _ESCAPED.sub(r"\1", value)
+        for name, value in (match.groups() for match in _PAIR.finditer(text))
+    }
+
+
+def _vector(text: str) -> Value:
+    return [float(number) for number in json.loads(text)]
+
+
+_CONVERTERS: Final[dict[str, Callable[[str], Value]]] = {
+    "bool": _boolean,
+    "float4": float,
+    "float8": float,
+    "json": readers.json,
+    "jsonb": readers.json,
+    "hstore": _hstore,
+    "money": _same,
+    "date": _moment(date_of),
+    "timestamp": _moment(timestamp_of),
+    "timestamptz": _moment(moment_of),
+    "time": _clock,
+    "timetz": _zoned_clock,
+    "interval": _interval,
+    "bytea": _bytes,
+    "point": _point,
+    "vector": _vector,
+    "halfvec": _vector,
+}
 
 
 def _list_of(convert: Callable[[str], Value]) -> Callable[[str], Value]:
