@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +24,10 @@ from vectide.app import (
     newest_records,
     unknown_columns,
 )
+from vectide.core.mapping import TableMapping
 from vectide.core.model import Record, Row, Stamp, Value
-from vectide.jobs.check import CheckFailed, judge_events, run_check
+from vectide.core.source_facts import ServerFacts, server_findings, table_findings
+from vectide.jobs.check import CheckFailed, Noted, judge, judge_events, run_check
 from vectide.jobs.check import Result as Result
 from vectide.jobs.check import Verdict as Verdict
 from vectide.jobs.executor import SystemClock
@@ -112,6 +115,7 @@ class _Checks:
         self._check("store", self._ask_store, at_store)
         at_kafka = "check VECTIDE_KAFKA__BOOTSTRAP_SERVERS and __EXTRA, the network, and that the brokers run"
         self._check("topics", self._ask_kafka, at_kafka)
+        self._check_source()
         if not self._reached:
             self._skip("Kafka does not answer", "dead letters", "events")
             return
@@ -121,7 +125,7 @@ class _Checks:
     def _deadline(self) -> Deadline:
         return Deadline.after(_CLOCK, self._timeout_s)
 
-    def _check(self, name: str, ask: Callable[[], str], unreachable: str) -> None:
+    def _check(self, name: str, ask: Callable[[], str | Noted], unreachable: str) -> None:
         self._add(run_check(name, ask, unreachable=unreachable))
 
     def _skip(self, why: str, *names: str) -> None:
@@ -153,6 +157,42 @@ class _Checks:
         self._reached = True
         check_topics(self._settings, source, self._deadline())
         return ", ".join(topics) or "no topic matches yet"
+
+    def _check_source(self) -> None:
+        """The server, then each table of its own, so that one's faults do not hide another's."""
+        reader = self._given.reader
+        if reader is None:
+            return
+        from vectide.sources.tables import PostgresRows
+        from vectide.sources.tables_catalogue import PostgresCatalogue
+
+        assert isinstance(reader, PostgresRows)
+        catalogue = PostgresCatalogue(reader, self._settings.source.connector_user)
+        found: list[ServerFacts] = []
+
+        def ask_server() -> str | Noted:
+            reader.prepare(self._deadline())
+            found.append(catalogue.server(self._deadline()))
+            return judge(server_findings(found[0]), f"PostgreSQL, database {found[0].database}")
+
+        def ask_table(mapping: TableMapping, schema: str, name: str) -> str | Noted:
+            table = catalogue.table(schema, name, self._deadline())
+            if table is None:
+                raise CheckFailed(f"the source has no table {schema}.{name}", "correct the table's source")
+            key = ", ".join(table.primary_key)
+            return judge(table_findings(table, mapping, found[0]), f"{schema}.{name}, key {key}")
+
+        at_source = "check VECTIDE_SOURCE__DSN, the network, and that the server runs"
+        self._check("source", ask_server, at_source)
+        for mapping in self._settings.mappings:
+            title = f"source of {mapping.table}"
+            parts = mapping.source.split(".")
+            if not found:
+                self._skip("the source does not answer", title)
+            elif mapping.source.startswith("^") or len(parts) < 3:
+                self._skip("its topic does not name one table: prefix.schema.table", title)
+            else:
+                self._check(title, partial(ask_table, mapping, *parts[-2:]), at_source)
 
     def _ask_dead_letters(self) -> str:
         self._given.dead_letters.check(self._deadline())

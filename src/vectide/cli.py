@@ -135,6 +135,41 @@ def check(timeout: Timeout = 10.0, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def init(
+    table: Annotated[
+        list[str], typer.Option("--table", metavar="SCHEMA.TABLE", help="Table to take in (repeatable).")
+    ],
+    dsn: Annotated[
+        str,
+        typer.Option(
+            envvar="VECTIDE_SOURCE__DSN",
+            show_envvar=False,
+            help="The source's PostgreSQL; by default VECTIDE_SOURCE__DSN.",
+        ),
+    ],
+    prefix: Annotated[
+        str | None,
+        typer.Option(help="The connector's topic.prefix.", show_default="the database's name"),
+    ] = None,
+    directory: Annotated[Path, typer.Option(help="Where the files go.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    timeout: Timeout = 30.0,
+) -> None:
+    """Propose tables.yaml and the Debezium connector's JSON for tables of a PostgreSQL database.
+
+    What to embed and what to keep beside it is guessed from names, types and a sample of the rows. Reads
+    only; files that are there are left alone.
+    """
+    from vectide.app_init import InitRequest
+    from vectide.app_init import init as propose
+
+    for path in propose(InitRequest(dsn, table, directory, prefix, force, timeout)):
+        typer.echo(f"written: {path}")
+    typer.echo("next: read both, give tables.yaml to VECTIDE_TABLES_FILE and the connector to Kafka Connect")
+    typer.echo("      (its password comes from the variable DATABASE_PASSWORD), then run `vectide check`")
+
+
+@app.command()
 def preview(
     recording: Annotated[
         Path | None,

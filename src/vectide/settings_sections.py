@@ -238,6 +238,9 @@ class SourceSettings(Section):
         "leave out and nothing stored can tell; without it such changes are dead letters.",
     )
     timeout_s: Seconds = Field(default=10.0, description="Time limit of one read, in seconds.")
+    connector_user: str = Field(
+        default="", description="Role of the Debezium connector, whose rights `vectide check` looks at."
+    )
 
     @property
     def address(self) -> str:

@@ -48,7 +48,7 @@ class Wiki(Shop):
         super().__post_init__()
         self.docs = f"docs{self.number}"
         with psycopg.connect(self.postgres.dsn) as link:
-            columns = "id int PRIMARY KEY, title text, body text, flag int, raw bytea"
+            columns = "id int PRIMARY KEY, title text, body text, flag int, raw polygon"
             link.execute(f"CREATE TABLE {self.docs} ({columns})".encode())
 
     def wiki(self, provider: EmbeddingServer, **changes: Any) -> dict[str, str]:
@@ -67,7 +67,7 @@ class Wiki(Shop):
 
     def in_source(self, id_: int, body: str) -> None:
         with psycopg.connect(self.postgres.dsn) as link:
-            insert = sql.SQL("INSERT INTO {} (id, title, body, raw) VALUES (%s, 'whatever', %s, '')")
+            insert = sql.SQL("INSERT INTO {} (id, title, body, raw) VALUES (%s, 'whatever', %s, '((0,0))')")
             link.execute(insert.format(sql.Identifier(self.docs)), (id_, body))
 
     def put(
@@ -181,10 +181,15 @@ def test_a_row_that_returns_from_its_soft_delete_is_read_again(wiki: Wiki, provi
 
 
 def test_without_a_source_such_a_row_is_dead_lettered_by_name(wiki: Wiki, provider: EmbeddingServer) -> None:
-    wiki.put(1, "never seen before")
+    """Case 41: also one that was never seen before."""
+    wiki.put(1, "first", BODY)
+    wiki.put(1, "first", gone=True)
     with running(wiki.wiki(provider)):
-        until(lambda: wiki.committed() == 1, "the record to be committed")
-    assert wiki.letter_details() == [("incomplete_row", "unavailable columns: body")]
+        until(lambda: wiki.committed() == 2, "the row to be gone")
+        wiki.put(1, "first")
+        wiki.put(2, "never seen before")
+        until(lambda: wiki.committed() == 4, "the records to be committed")
+    assert wiki.letter_details() == [("incomplete_row", "unavailable columns: body")] * 2
     assert wiki.stored() == {}
     assert all(UNAVAILABLE not in text for text in provider.texts())
 
@@ -214,7 +219,7 @@ def test_a_type_that_cannot_be_read_as_events_hold_it_is_refused_by_name(
         until(lambda: wiki.committed() == 1, "the record to be committed")
     ((cause, detail),) = wiki.letter_details()
     assert cause == "incomplete_row"
-    assert "raw: what events hold of its type bytea cannot be told" in detail
+    assert "raw: what events hold of its type polygon cannot be told" in detail
 
 
 def test_a_source_that_is_out_is_waited_for(broker: BrokerProcess, provider: EmbeddingServer) -> None:

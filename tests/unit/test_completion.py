@@ -11,7 +11,7 @@ from vectide.core.completion import carried, completed
 from vectide.core.lane import Entry, Lane, RowQueue, merge
 from vectide.core.mapping import MetadataField, TableMapping, value_hash
 from vectide.core.model import Deleted, Position, Record, Row, Stamp, Upserted
-from vectide.core.planner import EmbedText, Incomplete, Known, plan
+from vectide.core.planner import EmbedText, Incomplete, Known, PatchMetadata, plan
 from vectide.core.template import Template
 
 MAPPING = TableMapping(
@@ -56,7 +56,14 @@ def test_a_null_is_handed_over_as_null() -> None:
 
 
 @pytest.mark.parametrize(
-    "stamp", [None, replace(STAMP, stale=True), replace(STAMP, open=True), replace(STAMP, values=None)]
+    "stamp",
+    [
+        None,
+        replace(STAMP, stale=True),
+        replace(STAMP, open=True),
+        replace(STAMP, ahead=True),
+        replace(STAMP, values=None),
+    ],
 )
 def test_a_row_that_may_be_wrong_or_kept_nothing_hands_over_nothing(stamp: Stamp | None) -> None:
     """Invariant 5: also not where the table does not want stored values."""
@@ -127,6 +134,39 @@ def test_what_comes_before_a_delete_that_holds_is_taken_alone() -> None:
     assert queue.take() == []
     queue.waiting[0].holds = False
     assert [type(entry.change) for entry in queue.take()] == [Deleted, Upserted]
+
+
+def test_a_second_create_that_takes_over_waits_for_the_first() -> None:
+    """What holds for the first one is let go when that has settled; both in one work would wait for ever."""
+    queue = RowQueue(Row.of("docs", {"id": 1}))
+    run = entries(change("body", title="a"), GONE, change("body", title="b"))
+    run[0].takes_from, run[2].takes_from = [(OLD, run[0])], [(OLD, run[2])]
+    queue.waiting.extend(run)
+    assert queue.take() == run[:2]
+    assert queue.take() == run[2:]
+
+
+def test_a_row_that_was_read_again_says_so_until_its_events_tell_all() -> None:
+    known = Known(Row.of("docs", {"id": 1}), Position("log", 0, 9), None, "s")
+    whole = change(title="t", body="b", tags=[])
+    read = plan(whole, replace(known, ahead=True), MAPPING)
+    assert isinstance(read, EmbedText)
+    (point,) = read.points
+    assert point.stamp is not None
+    assert point.stamp.ahead
+    assert Stamp.from_payload(point.stamp.to_payload(point.row)) == point.stamp
+    stored = replace(point.stamp, values=point.values)
+    later = replace(known, stamp=stored, position=Position("log", 0, 10))
+    partly = plan(change("body", title="new", tags=[]), later, MAPPING)
+    assert isinstance(partly, EmbedText)
+    assert partly.points[0].stamp is not None
+    assert partly.points[0].stamp.ahead
+    patched = plan(change("body", title="t", tags=[]), replace(later, must_write=True), MAPPING)
+    assert isinstance(patched, PatchMetadata)
+    assert patched.stamp.ahead
+    told = plan(whole, later, MAPPING)
+    assert isinstance(told, PatchMetadata)
+    assert not told.stamp.ahead
 
 
 def test_a_delete_that_holds_is_forgotten_with_its_lane() -> None:

@@ -11,6 +11,7 @@ from vectide.core.model import Change, DecodeError, Deleted, Ignored, Record, Ro
 from vectide.core.template import Template
 from vectide.jobs.preview import Decision, Preview, Previewer, Rules
 from vectide.ports import EmbedderLimits
+from vectide.settings_where import parse_where
 from vectide.testing.store import CAPABILITIES
 
 MAPPING = TableMapping(
@@ -34,11 +35,12 @@ class Bench:
 
     stored: Callable[[str, Row], Stamp | None] = lambda _collection, _row: None
     changes: list[Change | DecodeError] = field(default_factory=list)
+    mapping: TableMapping = MAPPING
 
     def __post_init__(self) -> None:
         rules = Rules(
             decode=self._decode,
-            mapping_of={"docs": MAPPING}.get,
+            mapping_of={"docs": self.mapping}.get,
             capabilities=replace(CAPABILITIES, nul_in_text=False),
             limits=EmbedderLimits(max_items=10, max_text_tokens=50),
             count_tokens=len,
@@ -117,3 +119,12 @@ def test_the_store_is_asked_once_for_each_row_and_its_stamp_decides() -> None:
     assert second.decide(upsert()) == (Decision.SKIP, "already_applied")
     assert second.decide(upsert(size=5)) == (Decision.PATCH, "")
     assert asked == [("texts", '{"id":1}')]
+
+
+def test_a_filter_shows_in_its_decisions() -> None:
+    shown = replace(MAPPING, where=parse_where("size > 0"))
+    bench = Bench(mapping=shown)
+    assert bench.decide(upsert()) == (Decision.EMBED, "")
+    assert bench.decide(upsert(size=0)) == (Decision.REMOVE, "filtered")
+    assert bench.decide(upsert(size=None)) == (Decision.SKIP, "filtered")
+    assert bench.decide(upsert(size=[])) == (Decision.DEAD_LETTER, "where_mismatch")

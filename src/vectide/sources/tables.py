@@ -72,7 +72,9 @@ class PostgresRows:
             self._parameters: dict[str, Any] = {**_SESSION, **conninfo_to_dict(dsn)}
         except psycopg.ProgrammingError:
             # The error quotes the string, and the string holds the password.
-            raise StartupRefused("the source's dsn is not a PostgreSQL connection string") from None
+            raise StartupRefused(
+                "the source's dsn is not a PostgreSQL connection string: only PostgreSQL can be read"
+            ) from None
         #: Connections that nobody uses, and when each was opened (monotonic). Its operations are atomic.
         self._idle: list[tuple[_Connection, float]] = []
 
@@ -97,6 +99,13 @@ class PostgresRows:
             if not told:
                 return RowsRead([{} for _ in keys], refused)
             return RowsRead(_rows(connection, table, types, keys, told), refused)
+
+    def address(self, deadline: Deadline) -> tuple[str, int, str, str]:
+        """Host, port, database and user of the connection."""
+        with self.lease(deadline) as connection:
+            info = connection.info
+            host = "localhost" if info.host.startswith("/") else info.host
+            return host, info.port, info.dbname, info.user
 
     def column_types(self, table: str, deadline: Deadline) -> Mapping[str, ColumnType]:
         """The columns of ``schema.table`` and their types; none when it does not exist."""

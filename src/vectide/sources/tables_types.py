@@ -97,7 +97,8 @@ class ColumnType:
     def declared_name(self) -> str | None:
         """How a table's ``types`` names it for events without schema; None where those tell it, or nobody
         can."""
-        if self.is_enum or self.name in _SELF_TOLD or (self.name, self.modifier) == ("bit", 1):
+        named = self.element or self.name
+        if self.is_enum or named in _SELF_TOLD or (named, self.modifier) == ("bit", 1):
             return None
         try:
             parse_type(self.declared)
