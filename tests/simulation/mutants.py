@@ -28,6 +28,7 @@ from vectide.jobs.letters import Letters
 from vectide.jobs.moves import Moves
 from vectide.jobs.rows import Rows
 from vectide.jobs.stream import Stream
+from vectide.jobs.truncates import Page
 from vectide.jobs.work import TextItem, Verdict, Work
 from vectide.jobs.write import Write
 from vectide.ports import Embeddings, Outcome, Partition
@@ -438,3 +439,41 @@ def what_settles_is_never_released(patch: pytest.MonkeyPatch) -> None:
 @mutant
 def a_flood_of_dead_letters_is_not_stopped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Breaker, "dead_letter", lambda self: True)
+
+
+# --- truncates ----------------------------------------------------------------------------------------------
+
+
+@mutant
+def a_truncate_does_not_wait_for_what_came_before(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Tracker, "outstanding", 1)
+
+
+@mutant
+def a_truncate_ends_with_the_first_page(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Page, removed: int, cursor: str | None) -> None:
+        object.__setattr__(self, "removed", removed)
+        object.__setattr__(self, "cursor", None)
+
+    patch.setattr(Page, "__init__", wrong)
+
+
+@mutant
+def what_follows_a_truncate_is_not_read_again(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Intake, lane: Lane) -> None:
+        lane.barrier = None
+
+    patch.setattr(Intake, "lift_barrier", wrong)
+
+
+@mutant
+def the_end_of_the_log_counts_behind_a_truncate(patch: pytest.MonkeyPatch) -> None:
+    on_end = Stream.on_end
+
+    def wrong(self: Stream, partition: Partition, offset: int) -> None:
+        lane = self.lanes.get(partition)
+        if lane is not None and lane.active and not lane.resting:
+            lane.tracker.reach(offset)
+        on_end(self, partition, offset)
+
+    patch.setattr(Stream, "on_end", wrong)

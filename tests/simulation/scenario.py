@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vectide.core.mapping import MetadataField, SoftDelete, TableMapping
-from vectide.core.model import Change, Deleted, Ignored, Upserted
+from vectide.core.model import Change, Deleted, Ignored, Truncated, Upserted
 from vectide.core.template import Template
 from vectide.core.where import Column, Compare, Constant, Some, Where
 
@@ -68,10 +68,11 @@ class Event:
     hole: int = 0
     whole: Mapping[str, Any] | None = None
 
-    @property
-    def tells_row(self) -> bool:
-        """Whether it is about the row at all."""
-        return isinstance(self.change, Upserted | Deleted)
+    def tells_of(self, topic: str, row: int) -> bool:
+        """Whether it is about this row."""
+        if isinstance(self.change, Truncated):
+            return self.topic == topic
+        return isinstance(self.change, Upserted | Deleted) and (self.topic, self.row) == (topic, row)
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,9 @@ class _Source:
         return row, kind
 
     def _kind(self, weights: Mapping[str, float]) -> str:
+        if PARTITIONS[self.mapping.source] > 1:
+            # Nothing tells when the other partitions are through: the table would halt for good.
+            weights = {kind: weight for kind, weight in weights.items() if kind != "truncate"}
         return self.rng.choices(list(weights), list(weights.values()))[0]
 
     def _flip(self, at_s: float, row: int) -> list[Event]:
@@ -228,6 +232,10 @@ class _Source:
             return None
         if kind == "heartbeat":
             return Ignored("heartbeat")
+        if kind == "truncate":
+            self.rows.clear()
+            self.follow_up.clear()
+            return Truncated(0)
         if kind in ("delete", "tombstone"):
             self.rows.pop(row, None)
             return Deleted(_key(row), committed_ms=0)
@@ -330,6 +338,7 @@ _LIVE = {
     "poison_metadata": 2,
     "cured": 2,
     "heartbeat": 1,
+    "truncate": 12,
     GARBAGE: 2,
 }
 _MOVED = {"rename": 10, "body": 3, "text": 1, "partial_title": 2, "delete": 1}

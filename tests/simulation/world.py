@@ -14,7 +14,7 @@ from tests.simulation.clock import START_S, SimClock
 from tests.simulation.scenario import ABRUPT, POISON_PRICE, POISON_TEXT, TABLES, USERS, Fault, Scenario
 
 from vectide.core.failures import Failure, Kind
-from vectide.core.model import Columns, Row, Stamp, text_hash
+from vectide.core.model import Columns, Row, Stamp, Truncated, text_hash
 from vectide.core.signals import Metric
 from vectide.ports import (
     AdapterError,
@@ -28,12 +28,15 @@ from vectide.ports import (
     Put,
     Remove,
     RowsRead,
+    Stored,
     Vector,
     Write,
 )
 from vectide.testing.store import CAPABILITIES, MemoryStore
 
 DIMENSIONS = 4
+#: Points on a page of a scan, so that a purge takes several.
+SCAN_POINTS = 2
 SPACE = "sim/4"
 #: For calls on the memory store that cannot take time.
 SOON = Deadline(SimClock(), 9e9)
@@ -129,6 +132,12 @@ class SimStore:
         self._maybe_fail(collection)
         return self.inner.stamps(collection, rows, deadline, values=values)
 
+    def scan(
+        self, collection: str, cursor: str | None, limit: int, deadline: Deadline, *, vectors: bool = False
+    ) -> tuple[Sequence[Stored], str | None]:
+        self._maybe_fail(collection)
+        return self.inner.scan(collection, cursor, min(limit, SCAN_POINTS), deadline, vectors=vectors)
+
     def stamp_of(self, row: Row) -> Stamp | None:
         """What the store really holds of the row."""
         collection = next(mapping.collection for mapping in TABLES.values() if mapping.table == row.table)
@@ -189,9 +198,9 @@ class SimReader:
         """The row as committed now; it makes no difference to the reader how long that has been known."""
         committed_s = self._clock.now_s - START_S + (self._scenario.ahead_s or 0.0)
         known = [
-            event.whole
+            None if isinstance(event.change, Truncated) else event.whole
             for event in self._scenario.events
-            if (event.topic, event.row) == (topic, row) and event.at_s <= committed_s and event.tells_row
+            if event.tells_of(topic, row) and event.at_s <= committed_s
         ]
         return known[-1] if known else None
 

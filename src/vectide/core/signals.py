@@ -123,6 +123,12 @@ COMPLETED: Final = Metric(
     "not counted.",
     ("table", "reason"),
 )
+ROWS_PURGED: Final = Metric(
+    "vectide_rows_purged_total",
+    "counter",
+    "Rows removed because their source table was truncated.",
+    ("table",),
+)
 FRESHNESS: Final = Metric(
     "vectide_freshness_seconds",
     "histogram",

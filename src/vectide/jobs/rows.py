@@ -130,9 +130,13 @@ class Rows:
     def await_news(self, work: Work, verdict: Verdict, *, certain: bool = False) -> None:
         """The change cannot be completed. That is poison only when no newer change of the row makes up for
         it: a replay meets changes whose successors (a delete, say) have long been applied. So it waits
-        until the partition has been read to its end, a newer change arrives, or patience ends. ``certain``:
-        the source no longer has the row, so its delete is on the way, even if the partition ends here."""
+        until the partition has been read to its end, a newer change (of all rows: a truncate) arrives, or
+        patience ends. ``certain``: the source no longer has the row, so its delete is on the way, even if the
+        partition ends here."""
         queue, lane = work.queue, work.lane
+        if lane.barrier is not None:
+            self.finish(work, "skipped", "superseded")  # a truncate waits behind it: the row is gone
+            return
         now_s = self._parts.clock.monotonic()
         if queue.news_by_s is None:
             queue.news_by_s = now_s + self._patience_s
@@ -146,6 +150,10 @@ class Rows:
         else:
             self._park(queue)
             self.retry(work)
+
+    def wake_lane(self, lane: Lane) -> None:
+        """Try all parked rows of the lane again: a truncate has come."""
+        self._wake(lambda queue: queue.waiting[0].lane is lane)
 
     def wake_at_end(self, lane: Lane) -> None:
         """Try the parked rows again for which nothing newer may come any more: the partition was read to
