@@ -123,8 +123,9 @@ def _overlap_start(text: str, start: int, end: int, overlap: int, count: CountTo
             at = _after_space(text, found.end())
             if first <= at <= last:
                 return at
-    while first < end and is_inside_character(text, first):
+    while is_inside_character(text, first):
         first += 1
+    first = _after_space(text, first)
     return first if first < end else None
 
 
