@@ -132,11 +132,6 @@ def characters(text: str) -> list[str]:
 # --- where it is cut ------------------------------------------------------------------------------------
 
 
-def test_without_chunking_the_whole_text_is_one_piece_with_its_tokens() -> None:
-    [only] = chunks_of("a long text " * 1000, None, words)
-    assert (only.text, only.tokens) == ("a long text " * 1000, 3000)
-
-
 @pytest.mark.parametrize(
     ("text", "pieces"),
     [

@@ -60,21 +60,18 @@ class Chunking:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a text, and its tokens as they were counted."""
+    """A piece of a text, and its tokens as they were counted (None: they were not)."""
 
     text: str
-    tokens: int
+    tokens: int | None = None
 
 
-def chunks_of(text: str, chunking: Chunking | None, count: CountTokens) -> Iterator[Chunk]:
-    """The chunks of ``text`` (stripped, not empty) in order; all of it as one without ``chunking``.
+def chunks_of(text: str, chunking: Chunking, count: CountTokens) -> Iterator[Chunk]:
+    """The chunks of ``text`` (stripped, not empty) in order.
 
     A text of at most ``chunking.tokens`` tokens is one chunk (if it is long for these, it may be two). None
     has more, unless it is a single code point that alone does. Lazy: who has enough of them stops.
     """
-    if chunking is None:
-        yield Chunk(text, count(text))
-        return
     start = done = 0  # the next chunk starts at ``start``; what is before ``done`` is in a chunk
     while done < len(text):
         found = _piece(text, start, done, chunking.tokens, count)

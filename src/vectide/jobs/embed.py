@@ -41,10 +41,10 @@ class Embed:
         if not work.lane.active:
             self._rows.forget(work)  # nobody has paid for it yet: the next owner will
             return
-        tokens = [self._parts.embedder.count_tokens(text) for text in planned.texts]
+        longest = max(planned.tokens)
         limit = self._parts.embedder.limits.max_text_tokens
-        if limit is not None and max(tokens) > limit:
-            detail = f"{max(tokens)} tokens; the model takes {limit}"
+        if limit is not None and longest > limit:
+            detail = f"{longest} tokens; the model takes {limit}"
             self._rows.poison(work, Verdict("text_too_long", "plan", detail))
             return
         work.vectors = [None] * len(planned.texts)
@@ -57,7 +57,7 @@ class Embed:
                 continue
             item = TextItem(text, point.text_hash, [(work, index)])
             self._items[point.text_hash] = item
-            self.station.add(item, tokens[index], self._caller.now())
+            self.station.add(item, planned.tokens[index], self._caller.now())
 
     def start(self, unit: Unit[TextItem]) -> None:
         """Send the unit's texts that somebody still wants."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from vectide.core import signals
 from vectide.core.lane import Entry, Lane, RowQueue
 from vectide.core.model import Deleted, Record, Row, Upserted
-from vectide.core.planner import MarkStale
+from vectide.core.planner import MarkStale, RemoveRow
 from vectide.jobs.parts import Parts
 from vectide.jobs.work import Verdict, Work
 
@@ -84,13 +84,17 @@ class Rows:
         """The newest change of the work can never succeed; those that it absorbed get their own try.
 
         What the store then holds of the row is stale. It is marked before the letter leaves: the next
-        change of the row must not be completed from it.
+        change of the row must not be completed from it. A row that was only begun is taken back.
         """
         if work.ended or work.verdict is not None:
             return
         work.verdict = verdict
-        if len(work.entries) == 1 and work.stamp is not None and not work.stamp.stale:
-            work.plan = MarkStale(replace(work.stamp, stale=True), verdict.cause)
+        stamp = work.stamp
+        if stamp is not None and stamp.unborn:
+            work.plan = RemoveRow(work.row.chunk_ids(stamp.chunks), verdict.cause)
+            self.write(work)
+        elif len(work.entries) == 1 and stamp is not None and not stamp.stale:
+            work.plan = MarkStale(replace(stamp, stale=True), verdict.cause)
             self.write(work)
         else:
             self.bury(work)
@@ -197,10 +201,12 @@ class Rows:
         merged = sum(isinstance(entry.change, Upserted) for entry in work.entries[:-1])
         if merged:
             telemetry.count(signals.TEXTS_SAVED, merged, table=table, reason="merged")
-        if reason == "unchanged" or (outcome == "written" and not work.vectors):
-            telemetry.count(signals.TEXTS_SAVED, table=table, reason="unchanged")
+        texts = 1 if work.stamp is None else len(work.stamp.chunks)
+        unchanged = texts - len(work.vectors) if outcome == "written" else texts * (reason == "unchanged")
+        if unchanged:
+            telemetry.count(signals.TEXTS_SAVED, unchanged, table=table, reason="unchanged")
         elif reason == "already_applied" and isinstance(work.merged.change, Upserted):
-            telemetry.count(signals.TEXTS_SAVED, table=table, reason="replay")
+            telemetry.count(signals.TEXTS_SAVED, texts, table=table, reason="replay")
 
     def _observe_freshness(self, lane: Lane, change: Upserted | Deleted) -> None:
         if change.committed_ms is not None:
