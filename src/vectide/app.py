@@ -132,10 +132,23 @@ def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) ->
     store = built("VECTIDE_STORE__KIND", lambda: build_store(settings))
     source = built("kafka", lambda: build_source(settings, telemetry, logs))
     dead_letters = built("dlq", lambda: build_dead_letters(settings))
-    if embedder is None or store is None or source is None or dead_letters is None:
+    if embedder is not None:
+        problems += chunk_problems(settings, embedder)
+    if problems or embedder is None or store is None or source is None or dead_letters is None:
         # Kafka's properties are refused by both of its clients.
         raise SettingsError(list(dict.fromkeys(problems)))
     return Dependencies(embedder, store, source, dead_letters, build_codec(settings))
+
+
+def chunk_problems(settings: Settings, embedder: Embedder) -> list[str]:
+    """Tables whose chunks could be larger than what the model takes."""
+    limit = embedder.limits.chunk_tokens
+    return [
+        f"tables.{mapping.table}.chunk.tokens: is {mapping.chunking.tokens}, "
+        f"but {settings.embedder.model or settings.embedder.kind} takes {limit} tokens at most"
+        for mapping in settings.mappings
+        if limit is not None and mapping.chunking is not None and mapping.chunking.tokens > limit
+    ]
 
 
 def policy_of(settings: Settings) -> StreamPolicy:

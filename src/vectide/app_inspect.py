@@ -19,6 +19,7 @@ from vectide.app import (
     build_source,
     build_store,
     check_topics,
+    chunk_problems,
     collections_of,
     newest_records,
     unknown_columns,
@@ -204,6 +205,9 @@ def preview(settings: Settings, request: PreviewRequest) -> Iterator[Preview]:
     with ExitStack() as stack:
         embedder = build_embedder(settings)
         stack.callback(embedder.close)
+        problems = chunk_problems(settings, embedder)
+        if problems:
+            raise SettingsError(problems)
         store = build_store(settings)
         stack.callback(store.close)
         records, logs = _records(settings, request)

@@ -40,6 +40,9 @@ KNOWN_DIMENSIONS: Final = {
     "text-embedding-ada-002": 1536,
 }
 
+#: What OpenAI's models read of one text, in tokens.
+MODEL_TOKENS: Final = 8191
+
 #: UTF-8 bytes that :meth:`OpenAIEmbedder.count_tokens` takes for one token.
 BYTES_PER_TOKEN: Final = 3
 
@@ -85,7 +88,12 @@ class OpenAIEmbedder:
         self._dimensions = dimensions or KNOWN_DIMENSIONS.get(model)
         # The token count is an estimate of at least bytes / 3, and a token is never less than a byte:
         # a third of the provider's limit, in estimated tokens, can therefore never exceed it.
-        self._limits = EmbedderLimits(max_items, max(1, max_tokens // BYTES_PER_TOKEN), max_text_tokens)
+        self._limits = EmbedderLimits(
+            max_items,
+            max(1, max_tokens // BYTES_PER_TOKEN),
+            max_text_tokens,
+            max_chunk_tokens=MODEL_TOKENS if model in KNOWN_DIMENSIONS else None,
+        )
         for name in _LOGGERS:
             logger = logging.getLogger(name)
             logger.setLevel(max(logger.level, logging.WARNING))
@@ -131,7 +139,8 @@ class OpenAIEmbedder:
     def limits(self) -> EmbedderLimits:
         """``max_tokens`` in tokens as :meth:`count_tokens` estimates them: keeping it keeps the provider's
         limit with certainty. ``max_text_tokens`` is None by default: the provider's tokenizer is not at
-        hand, and an estimate must not refuse a text that the provider would have taken."""
+        hand, and an estimate must not refuse a text that the provider would have taken.
+        ``max_chunk_tokens`` is known for OpenAI's own models."""
         return self._limits
 
     def count_tokens(self, text: str) -> int:
