@@ -11,16 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vectide.core.chunks import Chunking
 from vectide.core.mapping import MetadataField, SoftDelete, TableMapping
 from vectide.core.model import Change, Deleted, Ignored, Upserted
 from vectide.core.template import Template
 
 POISON_TEXT = "poison-text"
 POISON_PRICE = "poison-price"
+#: The provider takes such a text, the store does not.
+POISON_CHUNK = "bad chunk"
 GARBAGE = "garbage"
 NO_LIMIT = 10**6
 
-#: Two tables: one whose text comes from two columns (their values are kept), one with a single column.
+#: Three tables: one whose text comes from two columns (their values are kept), one with a single column, and
+#: one that is cut into chunks, mostly one for each paragraph.
 PRODUCTS = TableMapping(
     table="products",
     source="shop.public.products",
@@ -36,8 +40,17 @@ USERS = TableMapping(
     template=Template.parse("{title}"),
     metadata=(MetadataField("price", "price"),),
 )
-TABLES = {mapping.source: mapping for mapping in (PRODUCTS, USERS)}
-PARTITIONS = {PRODUCTS.source: 2, USERS.source: 1}
+DOCS = TableMapping(
+    table="docs",
+    source="shop.public.docs",
+    collection="docs",
+    template=Template.parse("{title}[\n\n{body}]"),
+    metadata=(MetadataField("price", "price"), MetadataField("note", "remark")),
+    soft_delete=SoftDelete("gone"),
+    chunking=Chunking(tokens=12),
+)
+TABLES = {mapping.source: mapping for mapping in (PRODUCTS, USERS, DOCS)}
+PARTITIONS = {PRODUCTS.source: 2, USERS.source: 1, DOCS.source: 2}
 
 
 @dataclass(frozen=True)
@@ -66,9 +79,9 @@ class Fault:
 
 @dataclass(frozen=True)
 class Scenario:
-    """``conditional``: the store refuses writes that are older than what it holds. ``dead_in_a_row``: the
-    dead-letter breaker's limit. ``commits_lost``: the share of commits
-    that fail. ``luck`` changes what the run draws, and nothing else."""
+    """``conditional``: the store refuses writes that are older than what it holds. ``atomic``: its calls take
+    effect as a whole. ``dead_in_a_row``: the dead-letter breaker's limit. ``commits_lost``: the share of
+    commits that fail. ``luck`` changes what the run draws, and nothing else."""
 
     seed: int
     events: tuple[Event, ...]
@@ -78,6 +91,7 @@ class Scenario:
     records_in_flight: int = 1000
     bytes_in_flight: int = 10**9
     conditional: bool = True
+    atomic: bool = True
     dead_in_a_row: int = NO_LIMIT
     commits_lost: float = 0.1
     luck: int = 0
@@ -92,7 +106,14 @@ class Scenario:
 
     def __str__(self) -> str:
         """Everything that happens, readable."""
-        settings = ("error_rate", "batch_items", "records_in_flight", "bytes_in_flight", "conditional")
+        settings = (
+            "error_rate",
+            "batch_items",
+            "records_in_flight",
+            "bytes_in_flight",
+            "conditional",
+            "atomic",
+        )
         events = [
             f"  {event.at_s:.3f} {event.topic}[{event.partition}] row {event.row} {event.kind} {event.change}"
             for event in self.events
@@ -171,15 +192,18 @@ class _Source:
             self.rows.pop(row, None)
             return Deleted(_key(row), committed_ms=0)
         columns = self.rows.setdefault(row, self._new())
-        columns.update(self._edit(kind))
+        columns.update(self._edit(kind, columns))
         unavailable = _UNAVAILABLE.get(kind, frozenset())
         seen = {name: value for name, value in columns.items() if name not in unavailable}
         return Upserted(_key(row), {"id": row, **seen}, unavailable, committed_ms=0)
 
     def _new(self) -> dict[str, Any]:
-        return {"title": self._text(), "body": self._text(), "price": 1, "note": "n", "gone": False}
+        body = "\n\n".join(self._text() for _ in range(self.rng.choice((1, 1, 3))))
+        return {"title": self._text(), "body": body, "price": 1, "note": "n", "gone": False}
 
-    def _edit(self, kind: str) -> dict[str, Any]:
+    def _edit(self, kind: str, columns: Mapping[str, Any]) -> dict[str, Any]:
+        if kind in _PARAGRAPHS:
+            return {"body": "\n\n".join(self._paragraphs(kind, (columns["body"] or "").split("\n\n")))}
         match kind:
             case "text" | "partial_title" | "partial_note":
                 return {"title": self._text()}
@@ -198,6 +222,19 @@ class _Source:
                 return {"title": self._text(), "price": 5}
         return _EDITS.get(kind, {})
 
+    def _paragraphs(self, kind: str, held: list[str]) -> list[str]:
+        at = self.rng.randrange(len(held))
+        match kind:
+            case "shrink":
+                return held[: at + 1]
+            case "turn":
+                return held[at:] + held[:at]
+            case "twice":
+                return [*held, held[at]]
+            case "poison_chunk":
+                return [*held, POISON_CHUNK]
+        return [*held[:at], *(self._text() for _ in range(self.rng.choice((1, 3)))), *held[at:]]
+
     def _text(self) -> str:
         self.texts += 1
         return f"text {self.texts if self.rng.random() < 0.85 else 0}"
@@ -207,6 +244,8 @@ def _key(row: int) -> Mapping[str, Any]:
     return {"id": row}
 
 
+#: Kinds of events that move the paragraphs of a text.
+_PARAGRAPHS = ("grow", "shrink", "turn", "twice", "poison_chunk")
 _HOLES = (0, 0, 0, 0, 1, 2)
 #: Columns that the event does not tell, by kind of event.
 _UNAVAILABLE = {
@@ -254,6 +293,11 @@ _LIVE = {
     "cured": 2,
     "heartbeat": 1,
     GARBAGE: 1,
+    "grow": 2,
+    "shrink": 2,
+    "turn": 2,
+    "twice": 1,
+    "poison_chunk": 0.7,
 }
 FAULTS = {
     "crash": 4,
@@ -294,6 +338,7 @@ def draw(seed: int) -> Scenario:
         records_in_flight=rng.choice((1, 5, 1000)),
         bytes_in_flight=rng.choice((1000, 10**9, 10**9)),
         conditional=rng.random() < 0.5,
+        atomic=rng.random() < 0.4,
         dead_in_a_row=rng.choice((1, NO_LIMIT, NO_LIMIT)),
         commits_lost=rng.choice((0.0, 0.1, 0.9)),
     )
@@ -314,7 +359,8 @@ def _swarm(rng: random.Random, weights: Mapping[str, float]) -> dict[str, float]
 def _draw_events(rng: random.Random) -> list[Event]:
     size = rng.choice((2, 5, 5, 12))
     live, absent = _swarm(rng, _LIVE), _swarm(rng, _ABSENT)
-    tables = [_Source(rng, mapping, size, live, absent) for mapping in (PRODUCTS, USERS)]
+    big = rng.choice((PRODUCTS, DOCS))
+    tables = [_Source(rng, mapping, size, live, absent) for mapping in (big, USERS)]
     only_one = rng.random() < 0.6
     count = rng.choice((5, 15, 40))
     pace_s = rng.choice((0.0, 0.003, 0.05))

@@ -137,6 +137,10 @@ class Position:
             return Order.SAME
         return Order.OLDER if self.offset < other.offset else Order.NEWER
 
+    def before(self) -> Position:
+        """The position right before this one."""
+        return replace(self, offset=self.offset - 1)
+
     def before_all(self) -> Position:
         """The position before every record of this one's partition: nothing of it has been applied."""
         return replace(self, offset=-1)
@@ -244,6 +248,12 @@ class Stamp:
     def unborn(self) -> bool:
         """Whether the very first write of the row has not been finished: it is as good as absent."""
         return self.open and self.position.offset < 0
+
+    def made_stale(self, done: Position) -> Stamp:
+        """The stamp with the mark *stale*. Every change of the row up to ``done`` has been dealt with, also
+        those that changed nothing and left no position: a replay could not complete them from a stale row."""
+        behind = done.offset < 0 or done.relation_to(self.position) in (Order.OLDER, Order.SAME)
+        return replace(self, stale=True, position=self.position if behind else done)
 
     def to_payload(self, row: Row) -> dict[str, Value]:
         """The stamp as JSON, without ``values`` (the point carries those separately)."""

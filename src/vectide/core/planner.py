@@ -157,13 +157,16 @@ def plan(change: Upserted | Deleted, known: Known, mapping: TableMapping) -> Pla
     decided = _plan(change, known, mapping)
     stamp = known.stamp
     if isinstance(decided, Skip) and known.stale and stamp is not None and not stamp.stale:
-        return MarkStale(replace(stamp, stale=True), decided.reason)
+        return MarkStale(stamp.made_stale(known.position), decided.reason)
     return decided
 
 
 def _plan(change: Upserted | Deleted, known: Known, mapping: TableMapping) -> Plan:
     stamp = known.stamp
-    if stamp is not None and not stamp.open and _already_applied(known.position, stamp):
+    # An open row is not skipped: whatever comes makes it whole. But where the change that tore it is a dead
+    # letter, what came before that is done, and could not be completed a second time.
+    fenced = stamp is not None and (not stamp.open or stamp.stale)
+    if fenced and stamp is not None and _already_applied(known.position, stamp):
         return Skip("already_applied")
     if isinstance(change, Deleted):
         return _remove(known, "deleted", absent="absent")

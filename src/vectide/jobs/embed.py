@@ -55,9 +55,9 @@ class Embed:
                 item.waiters.append((work, index))
                 self._count_saved(work)
                 continue
-            item = TextItem(text, point.text_hash, [(work, index)])
+            item = TextItem(text, point.text_hash, planned.tokens[index], [(work, index)])
             self._items[point.text_hash] = item
-            self.station.add(item, planned.tokens[index], self._caller.now())
+            self.station.add(item, item.tokens, self._caller.now())
 
     def start(self, unit: Unit[TextItem]) -> None:
         """Send the unit's texts that somebody still wants."""
@@ -93,14 +93,14 @@ class Embed:
     def under_way(self) -> dict[str, list[tuple[Row, Position]]]:
         """Hash of each text that waits for its vector or travels, and the changes that it is for."""
         return {
-            digest: [(work.row, work.merged.position) for work, _ in item.waiters]
+            digest: [(work.row, work.merged.position) for work, _ in item.waiters if work.wants_texts]
             for digest, item in self._items.items()
         }
 
     def _forget_waiters(self, item: TextItem) -> None:
         for work in [work for work, _ in item.waiters if not work.lane.active]:
             self._rows.forget(work)
-        item.waiters = [(work, index) for work, index in item.waiters if not work.ended]
+        item.waiters = [(work, index) for work, index in item.waiters if work.wants_texts]
 
     def _is_wanted(self, item: TextItem) -> bool:
         self._forget_waiters(item)
@@ -111,22 +111,32 @@ class Embed:
     def _arrived(self, unit: Unit[TextItem], items: list[TextItem], answer: Embeddings | None) -> None:
         if answer is None:
             self.station.withdraw(unit)
-        else:
-            self.station.succeeded(unit)
-            if answer.tokens is not None:
-                self._parts.telemetry.count(signals.EMBED_TOKENS, answer.tokens)
+            self._ask_again(items)
+            return
+        self.station.succeeded(unit)
+        if answer.tokens is not None:
+            self._parts.telemetry.count(signals.EMBED_TOKENS, answer.tokens)
         for index, item in enumerate(items):
             del self._items[item.digest]
-            if answer is not None:
-                table = item.waiters[0][0].lane.table
-                self._parts.telemetry.count(signals.TEXTS_EMBEDDED, table=table)
-            self._deliver(item, None if answer is None else answer.vectors[index])
+            table = item.waiters[0][0].lane.table
+            self._parts.telemetry.count(signals.TEXTS_EMBEDDED, table=table)
+            self._deliver(item, answer.vectors[index])
 
-    def _deliver(self, item: TextItem, vector: Vector | None) -> None:
+    def _ask_again(self, items: list[TextItem]) -> None:
+        """Nobody wanted the texts when the call was to be made; somebody may have come since."""
+        for item in items:
+            item.in_flight = False
+            for work, _ in item.waiters:
+                if work.wants_texts and not work.lane.held:
+                    self._rows.drop_result(work, "embed")
+            if self._is_wanted(item):
+                self.station.add(item, item.tokens, self._caller.now())
+
+    def _deliver(self, item: TextItem, vector: Vector) -> None:
         for work, index in item.waiters:
-            if work.ended:
+            if not work.wants_texts:
                 continue
-            if vector is None or not work.lane.held:
+            if not work.lane.held:
                 self._rows.drop_result(work, "embed")
                 continue
             work.vectors[index] = vector

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-
 from vectide.core import signals
 from vectide.core.lane import Entry, Lane, RowQueue
 from vectide.core.model import Deleted, Record, Row, Upserted
@@ -94,7 +92,7 @@ class Rows:
             work.plan = RemoveRow(work.row.chunk_ids(stamp.chunks), verdict.cause)
             self.write(work)
         elif len(work.entries) == 1 and stamp is not None and not stamp.stale:
-            work.plan = MarkStale(replace(stamp, stale=True), verdict.cause)
+            work.plan = MarkStale(stamp.made_stale(work.merged.position.before()), verdict.cause)
             self.write(work)
         else:
             self.bury(work)

@@ -63,6 +63,11 @@ class Work:
         return not self.steps
 
     @property
+    def wants_texts(self) -> bool:
+        """Whether its vectors are still of use: not when another text of it turned out to be poison."""
+        return not self.ended and self.verdict is None
+
+    @property
     def size(self) -> int:
         """Writes of the next step."""
         return len(self.steps[0].writes)
@@ -80,13 +85,14 @@ class TextItem:
 
     text: str
     digest: str
+    tokens: int
     waiters: list[tuple[Work, int]]
     in_flight: bool = False
 
     @property
     def held(self) -> bool:
         """Whether anybody who still owns its partition waits for it."""
-        return any(work.lane.held for work, _ in self.waiters)
+        return any(work.lane.held and work.wants_texts for work, _ in self.waiters)
 
 
 @dataclass(eq=False, slots=True)

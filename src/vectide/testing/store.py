@@ -161,6 +161,12 @@ class MemoryStore:
         page = [replace(one.point, vector=one.vector if vectors else None) for one in after[:limit]]
         return page, page[-1].id if len(after) > limit else None
 
+    def of_row(self, collection: str, row: Row) -> Sequence[Stored]:
+        """The points of one row, vectors included, by index."""
+        held = self._collection(collection).rows.get(row, {})
+        points = [replace(one.point, vector=one.vector) for one in held.values()]
+        return sorted(points, key=lambda point: point.chunk)
+
     def count(self, collection: str, deadline: Deadline) -> int:
         """The number of points in the collection."""
         return len(self._collection(collection).in_id_order())
