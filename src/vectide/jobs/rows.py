@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+
 from vectide.core import signals
 from vectide.core.lane import Entry, Lane, RowQueue
 from vectide.core.model import Deleted, Record, Row, Upserted
