@@ -263,7 +263,8 @@ class Trim:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Remove every point of the row. ``ids`` are the points known to exist (chunk 0 first)."""
+    """Remove every point of the row: those of ``ids`` (chunk 0 first), and, where the store finds them
+    without being told their ids, all others."""
 
     row: Row
     ids: tuple[str, ...]

@@ -270,6 +270,7 @@ _ABSENT = {
     "heartbeat": 1,
     "poison_text": 1,
     GARBAGE: 1,
+    "poison_chunk": 1,
 }
 _LIVE = {
     "noop": 3,

@@ -38,6 +38,7 @@ from vectide.ports import (
     PatchChunks,
     Put,
     Remove,
+    Trim,
     Vector,
     Write,
 )
@@ -153,8 +154,9 @@ class SimStore:
         for at in order:
             if outcomes and (self.tearing or self._rng.random() < self._error_rate / len(writes)):
                 raise AdapterError(Failure(Kind.TRANSIENT, "torn"))
-            outcomes[at] = self.inner.write(collection, [writes[at]], deadline)[0]
-            self.changed(collection, row_of(writes[at]))
+            for part in _parts(writes[at]):
+                outcomes[at] = self.inner.write(collection, [part], deadline)[0]
+                self.changed(collection, row_of(part))
         return [outcomes[at] for at in range(len(writes))]
 
     def stamps(
@@ -181,8 +183,21 @@ class SimStore:
 
     def _maybe_vanish(self, collection: str, write: Write) -> None:
         if self.vanishing and isinstance(write, Patch | Mark) and self._rng.random() < 0.5:
-            self.inner.write(collection, [Remove(write.row, (write.row.head_id,))], SOON)
+            ids = tuple(point.id for point in self.inner.of_row(collection, write.row))
+            self.inner.write(collection, [Remove(write.row, ids)], SOON)
             self.vanished.add(write.row)
+
+
+def _parts(write: Write) -> Sequence[Write]:
+    """What a store that knows single points makes of it."""
+    match write:
+        case Remove(row, ids):
+            return [Remove(row, (id_,)) for id_ in ids]
+        case PatchChunks(row, metadata, chunks, keep):
+            return [PatchChunks(row, metadata, (chunk,), keep) for chunk in chunks]
+        case Trim(row, ids, stay):
+            return [Trim(row, (id_,), stay) for id_ in ids]
+    return [write]
 
 
 def _is_poison(write: Write) -> bool:

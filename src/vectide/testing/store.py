@@ -6,7 +6,7 @@ injects no faults; wrap it for that. What it holds survives :meth:`MemoryStore.c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -77,7 +77,8 @@ class MemoryStore:
     """A :class:`~vectide.ports.Store`, searchable and scannable, of the capabilities given.
 
     ``conditional_writes`` False makes it apply whatever comes last. Without ``atomic_calls`` every write is
-    made by itself, in the order given, and has its own outcome. The other capabilities are claims only.
+    made by itself, in the order given, and has its own outcome; points are found by their ids only. The
+    other capabilities are claims only.
     """
 
     def __init__(self, capabilities: Capabilities = CAPABILITIES) -> None:
@@ -185,8 +186,8 @@ class MemoryStore:
 
     def _apply(self, held: _Collection, write: Write) -> Outcome:
         match write:
-            case Remove(row, _):
-                held.rows.pop(row, None)
+            case Remove(row, ids):
+                self._delete(held, row, ids, ())
                 return APPLIED
             case Put(point, _, _):
                 if point.stamp is not None and self._holds_newer(held, point.row, point.stamp):
@@ -196,10 +197,8 @@ class MemoryStore:
             case PatchChunks(row):
                 _patch_chunks(held.rows.get(row, {}), write)
                 return APPLIED
-            case Trim(row):
-                points = held.rows.get(row, {})
-                for id_ in points.keys() - {row.head_id, *write.stay}:
-                    del points[id_]
+            case Trim(row, ids, stay):
+                self._delete(held, row, set(ids) - {row.head_id}, (row.head_id, *stay))
                 return APPLIED
             case Patch(row, _, stamp) | Mark(row, stamp):
                 head = held.head(row)
@@ -209,6 +208,14 @@ class MemoryStore:
                     return SUPERSEDED
                 _change(held.rows[row], write)
                 return APPLIED
+
+    def _delete(self, held: _Collection, row: Row, ids: Iterable[str], stay: Iterable[str]) -> None:
+        points = held.rows.get(row, {})
+        found = points.keys() - set(stay) if self._capabilities.atomic_calls else points.keys() & set(ids)
+        for id_ in found:
+            del points[id_]
+        if not points:
+            held.rows.pop(row, None)
 
     def _holds_newer(self, held: _Collection, row: Row, stamp: Stamp) -> bool:
         head = held.head(row)
