@@ -202,9 +202,10 @@ def plain_preview(one: Preview) -> dict[str, Any]:
 
 
 def hits(found: Sequence[Hit]) -> None:
-    """The rows found, the most similar first."""
+    """The chunks found, the most similar first; their numbers are shown where rows have several."""
+    cut = any(hit.chunk for hit in found)
     for hit in found:
-        chunk = f" chunk {hit.chunk}" if hit.chunk else ""
+        chunk = f"  chunk {hit.chunk}" if cut else ""
         where = f"  {hit.row.table} {_clean(hit.row.key)}{chunk}"
         _print(Text.assemble((f"{hit.score:.4f}", "bold green"), where))
         if hit.metadata:
