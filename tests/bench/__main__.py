@@ -57,20 +57,27 @@ class Bench:
     repeat: int
 
     def backlog(
-        self, name: str, latency_ms: float, partitions: int, rows: int, target: float | None
-    ) -> Result:
+        self,
+        name: str,
+        rows: int,
+        target: float | None = None,
+        *,
+        latency_ms: float = 0,
+        partitions: int = 1,
+        provider_items: int | None = None,
+    ) -> list[Result]:
         def once(side: Side) -> float:
             shop = Shop()
             warm_up, backlog = shop.inserts(WARM_UP_ROWS), shop.inserts(self._scaled(rows))
-            with self.stage.run(side, latency_ms, partitions) as run:
+            with self.stage.run(side, latency_ms, partitions, provider_items) as run:
                 run.follow(warm_up)
                 took_s = run.follow(backlog)
                 run.verify(shop.shown())
             return len(backlog) / took_s
 
-        return self._ratio(name, once, target)
+        return [self._ratio(name, once, target)]
 
-    def mixed(self, name: str, latency_ms: float, rows: int, changes: int, target: float | None) -> Result:
+    def mixed(self, name: str, latency_ms: float, rows: int, changes: int, target: float) -> list[Result]:
         def once(side: Side) -> float:
             shop = Shop()
             present, mixed = shop.inserts(self._scaled(rows)), shop.mixed(self._scaled(changes))
@@ -80,7 +87,7 @@ class Bench:
                 run.verify(shop.shown())
             return len(mixed) / took_s
 
-        return self._ratio(name, once, target)
+        return [self._ratio(name, once, target)]
 
     def trickle(
         self, name: str, latency_ms: float, rows: int, seconds: float, target_ms: float
@@ -114,10 +121,13 @@ def _percentile(values: Sequence[float], percent: int) -> float:
 
 
 SCENARIOS: dict[str, Callable[[Bench], list[Result]]] = {
-    "backlog": lambda bench: [bench.backlog("backlog, 1 partition", 0, 1, 10_000, 1.3)],
-    "backlog4": lambda bench: [bench.backlog("backlog, 4 partitions", 0, 4, 10_000, None)],
-    "slow": lambda bench: [bench.backlog("backlog, 50 ms provider", 50, 1, 10_000, 4.0)],
-    "mixed": lambda bench: [bench.mixed("mixed changes, 20 ms provider", 20, 3_000, 8_000, 1.5)],
+    "backlog": lambda bench: bench.backlog("backlog, 1 partition", 10_000, 1.3),
+    "backlog4": lambda bench: bench.backlog("backlog, 4 partitions", 10_000, partitions=4),
+    "slow": lambda bench: bench.backlog("backlog, 50 ms provider", 10_000, 4.0, latency_ms=50),
+    "slow32": lambda bench: bench.backlog(
+        "same, at most 32 texts a call", 10_000, latency_ms=50, provider_items=32
+    ),
+    "mixed": lambda bench: bench.mixed("mixed changes, 20 ms provider", 20, 3_000, 8_000, 1.5),
     "trickle": lambda bench: bench.trickle("20 changes/s, 20 ms provider", 20, 2_000, 15, 100),
 }
 

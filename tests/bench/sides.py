@@ -24,13 +24,15 @@ MAPPING = {
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """Where one run happens: its own topic, group and database."""
+    """Where one run happens: its own topic, group and database. ``provider_items``: the most texts that the
+    provider takes in a call, None where it takes whatever comes."""
 
     name: str
     folder: Path
     bootstrap: str
     provider: str
     dsn: str
+    provider_items: int | None = None
 
     @property
     def topic(self) -> str:
@@ -69,6 +71,8 @@ class Vectide:
             "VECTIDE_HTTP__PORT": str(free_port()),
             "VECTIDE_TABLES": json.dumps({"products": {"source": course.topic, **MAPPING}}),
         }
+        if course.provider_items is not None:
+            environment["VECTIDE_EMBEDDER__BATCH_ITEMS"] = str(course.provider_items)
         command = [sys.executable, "-m", "vectide", "run"]
         return Child("vectide", command, course.folder, _environment(environment))
 
@@ -87,6 +91,7 @@ class Afternoon:
             "PROVIDER": course.provider,
             "DSN": course.dsn,
             "DIMENSIONS": str(DIMENSIONS),
+            "PROVIDER_ITEMS": str(course.provider_items or ""),
         }
         command = [sys.executable, str(Path(__file__).with_name("afternoon.py"))]
         return Child("loop", command, course.folder, _environment(environment))

@@ -81,6 +81,7 @@ class Watch:
         def settle(lane: Lane, offset: int, outcome: str, reason: str) -> None:
             self._record_settles(lane, offset, outcome, reason)
             inner(lane, offset, outcome, reason)
+            self.settles()
 
         stream.intake.settle = settle  # type: ignore[method-assign]
 
@@ -149,7 +150,6 @@ class Watch:
         shown = self._shows(place, change, outcome, reason)
         require(shown, f"invariant 2: {place} settled as {outcome} {reason}, but it is not")
         self._settled.add(place)
-        self.settles()
         if outcome == "dead_lettered":
             return
         self._dead_in_a_row[lane.table] = 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.simulation.run import failure_of, first_failing, shrink
+from tests.simulation.run import failing, failure_of, shrink
 
 from vectide.core import chunkdiff, opening, planner
 from vectide.core import lane as lanes
@@ -16,7 +17,7 @@ from vectide.core.breaker import Breaker
 from vectide.core.budget import Budget
 from vectide.core.chunkdiff import Tail
 from vectide.core.lane import Entry, Lane, Merged, RowQueue
-from vectide.core.model import Deleted, Row, Stamp, Upserted
+from vectide.core.model import Deleted, Row, Stamp
 from vectide.core.planner import Drift, Known, PatchMetadata, Plan, Skip
 from vectide.core.station import Station, Unit
 from vectide.core.tracker import Tracker
@@ -40,17 +41,21 @@ def mutant(plant: Plant) -> Plant:
     return plant
 
 
-def hunt(name: str, seeds: int) -> tuple[int, int, str] | None:
-    """The first seed that finds the defect, the events of its shrunk trace, and what it says."""
+def hunt(name: str, seeds: int, events: int) -> tuple[int, int, str] | None:
+    """A seed that finds the defect, the events of its shrunk trace, and what it says; the first seed whose
+    trace has at most ``events``, else the best of a few."""
+    best: tuple[int, int, str] | None = None
     with pytest.MonkeyPatch.context() as patch:
         MUTANTS[name](patch)
-        failing = first_failing(0, seeds)
-        if failing is None:
-            return None
-        small = shrink(failing)
-        found = failure_of(small)
-        assert found is not None
-        return failing.seed, len(small.events), found[0]
+        for scenario in islice(failing(range(seeds)), 4):
+            small = shrink(scenario)
+            found = failure_of(small)
+            assert found is not None
+            if best is None or len(small.events) < best[1]:
+                best = (scenario.seed, len(small.events), found[0])
+            if best[1] <= events:
+                break
+    return best
 
 
 # --- offsets ------------------------------------------------------------------------------------------------
@@ -253,17 +258,12 @@ def stale_rows_are_not_marked(patch: pytest.MonkeyPatch) -> None:
 
 @mutant
 def columns_carry_across_a_delete(patch: pytest.MonkeyPatch) -> None:
-    follow = lanes._follow  # noqa: SLF001
-    seen: list[Upserted] = []
+    def wrong(entries: Sequence[Entry]) -> Merged:
+        *absorbed, last = entries
+        kept = [entry for entry in absorbed if not isinstance(entry.change, Deleted)]
+        return replace(lanes.merge([*kept, last]), absorbed=len(absorbed))
 
-    def wrong(earlier: Upserted | Deleted, later: Upserted | Deleted) -> Upserted | Deleted:
-        if isinstance(earlier, Upserted):
-            seen[:] = [earlier]
-        elif isinstance(later, Upserted) and seen and seen[0].key == later.key:
-            return follow(seen[0], later)
-        return follow(earlier, later)
-
-    patch.setattr(lanes, "_follow", wrong)
+    patch.setattr(work, "merge", wrong)
 
 
 @mutant
@@ -346,18 +346,6 @@ def what_settles_is_never_released(patch: pytest.MonkeyPatch) -> None:
 @mutant
 def a_flood_of_dead_letters_is_not_stopped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Breaker, "dead_letter", lambda self: True)
-
-
-@mutant
-def one_poison_record_halts_its_table_for_ever(patch: pytest.MonkeyPatch) -> None:
-    rearm = Breaker.rearm
-
-    def wrong(self: Breaker) -> None:
-        self.tripped = True
-        rearm(self)
-        self._row = 10**9
-
-    patch.setattr(Breaker, "rearm", wrong)
 
 
 # --- rows of several chunks ---------------------------------------------------------------------------------

@@ -273,8 +273,18 @@ def test_the_text_of_an_unavailable_column_is_rebuilt_to_be_cut_again() -> None:
     """Case 22, invariant 5: no chunk is the whole text, so the column is kept, even if it is the only one."""
     decided = embedded(planned(upserted("", "body"), stored("abcd"), mapping(tokens=9)))
     assert decided.texts == ("aaaa bbbb", "cccc dddd")
-    lost = replace(stored("abcd"), values=None)
-    assert planned(upserted("", "body"), lost, mapping(tokens=9)) == Incomplete(("body",))
+
+
+def test_chunks_stay_in_the_layout_that_they_have_until_the_text_is_at_hand() -> None:
+    """Cases 22 and 81."""
+    lost, by = replace(stored("abcd"), values=None), mapping(tokens=9)
+    assert planned(upserted("", "body"), lost, by) == Skip("unchanged")
+    decided = patched(planned(upserted("", "body", price=2), lost, by))
+    assert (decided.stamp.layout, decided.stamp.chunks) == (DOCS.layout, listed("abcd"))
+    assert decided.tail is not None
+    assert [id_ for id_, _ in decided.tail.changed] == list(ids("abcd")[1:])
+    assert planned(upserted("", "body"), replace(lost, open=True), by) == Incomplete(("body",))
+    assert embedded(planned(upserted("abcd"), lost, by)).texts == ("aaaa bbbb", "cccc dddd")
 
 
 def test_unavailable_metadata_is_kept_on_new_chunks_too() -> None:

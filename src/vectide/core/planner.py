@@ -176,7 +176,7 @@ def _plan(change: Upserted | Deleted, known: Known, mapping: TableMapping) -> Pl
     soft_deleted = mapping.is_soft_deleted(change)
     if soft_deleted:
         return _remove(known, "soft_deleted", absent="soft_deleted")
-    if soft_deleted is None and (stamp is None or stamp.unborn):
+    if soft_deleted is None and known.base is None:
         assert mapping.soft_delete is not None
         return Incomplete((mapping.soft_delete.column,))
     return _plan_upsert(change, known, mapping)
@@ -201,15 +201,18 @@ def _plan_upsert(change: Upserted, known: Known, mapping: TableMapping) -> Plan:
         return Incomplete(unknown)
     content = _Content(hashes, *mapping.metadata_of(change), rendered)
     absent = tuple(name for name in mapping.embed_columns if name not in rendered)
+    same = base if base is not None and _text_is_unchanged(known, mapping, content, base) else None
+    stored = _stored_texts(mapping, base, absent)
     # Cutting a text into chunks is a hundred times the work of comparing its columns.
     costly = mapping.chunking is not None and not mapping.template.fields
-    if (absent or costly) and base is not None and _is_unchanged(known, mapping, content, base):
-        return _same_text(known, mapping, content, base.chunks)
-    if absent:
-        stored = None if base is None else base.values
-        if "stored" not in mapping.on_incomplete or stored is None or not set(absent) <= set(stored):
+    if same is not None and (absent or costly) and same.layout == mapping.layout:
+        return _same_text(known, mapping, content, same.chunks, same.layout)
+    if stored is None:
+        # An older layout stays until the row's text is at hand again.
+        if same is None:
             return Incomplete(absent)
-        content = replace(content, rendered=rendered | {name: stored[name] for name in absent})
+        return _same_text(known, mapping, content, same.chunks, same.layout)
+    content = replace(content, rendered={**rendered, **stored})
     text = mapping.render(content.rendered, change)
     if not text.strip():
         return _remove(known, "empty_text", absent="empty_text")
@@ -229,14 +232,26 @@ def _complete_hashes(mapping: TableMapping, hashes: dict[str, str], base: Stamp 
     return tuple(unknown)
 
 
-def _is_unchanged(known: Known, mapping: TableMapping, content: _Content, base: Stamp) -> bool:
-    """Whether the stored row is whole, and its text was made from these embed columns in the same way."""
+def _text_is_unchanged(known: Known, mapping: TableMapping, content: _Content, base: Stamp) -> bool:
+    """Whether the stored row is whole, and its vectors are those of the embed columns' present values,
+    whatever the layout."""
     return (
-        not base.open
-        and base.layout == mapping.layout
-        and base.space == known.space
+        base.space == known.space
+        and not base.open
         and all(base.columns.get(name) == content.hashes[name] for name in mapping.embed_columns)
     )
+
+
+def _stored_texts(
+    mapping: TableMapping, base: Stamp | None, names: tuple[str, ...]
+) -> Mapping[str, str | None] | None:
+    """The stored values of these embed columns, None where they are not all kept."""
+    if not names:
+        return {}
+    values = None if base is None or "stored" not in mapping.on_incomplete else base.values
+    if values is None or not set(names) <= set(values):
+        return None
+    return {name: values[name] for name in names}
 
 
 def _plan_text(text: str, known: Known, mapping: TableMapping, content: _Content) -> Plan:
@@ -249,14 +264,16 @@ def _plan_text(text: str, known: Known, mapping: TableMapping, content: _Content
     new = _stamp(known, mapping, content, tuple(map(listed_hash, digests)))
     stamp = known.stamp
     if stamp is not None and stamp.chunks == new.chunks and stamp.space == new.space and not stamp.open:
-        return _same_text(known, mapping, content, new.chunks)
+        return _same_text(known, mapping, content, new.chunks, mapping.layout)
     return _new_text(chunks, digests, new, known, mapping, content)
 
 
-def _same_text(known: Known, mapping: TableMapping, content: _Content, chunks: tuple[str, ...]) -> Plan:
+def _same_text(
+    known: Known, mapping: TableMapping, content: _Content, chunks: tuple[str, ...], layout: str
+) -> Plan:
     stamp = known.stamp
     assert stamp is not None
-    new = _stamp(known, mapping, content, chunks)
+    new = replace(_stamp(known, mapping, content, chunks), layout=layout)
     same = replace(new, position=stamp.position, values=stamp.values) == stamp
     if same and not known.must_write:
         return Skip("unchanged")

@@ -111,7 +111,7 @@ class Embed:
     def _arrived(self, unit: Unit[TextItem], items: list[TextItem], answer: Embeddings | None) -> None:
         if answer is None:
             self.station.withdraw(unit)
-            self._ask_again(items)
+            self._not_sent(items)
             return
         self.station.succeeded(unit)
         if answer.tokens is not None:
@@ -122,8 +122,9 @@ class Embed:
             self._parts.telemetry.count(signals.TEXTS_EMBEDDED, table=table)
             self._deliver(item, answer.vectors[index])
 
-    def _ask_again(self, items: list[TextItem]) -> None:
-        """Nobody wanted the texts when the call was to be made; somebody may have come since."""
+    def _not_sent(self, items: list[TextItem]) -> None:
+        """Nobody who was still there wanted the texts when it came to sending them. Since then a new owner
+        of the partition may have joined the wait."""
         for item in items:
             item.in_flight = False
             for work, _ in item.waiters:

@@ -1,7 +1,8 @@
 """What the pump would do with records, decided by the same codec, mapping and planner, without doing it.
 
 Each record is planned by itself, on what the records before it would have left in the store. (The pump may
-merge waiting changes of one row, which saves work and ends the same.)
+merge waiting changes of one row, which saves work and ends the same, and gives an incomplete change some time
+in which a newer one can complete it.)
 """
 
 from __future__ import annotations

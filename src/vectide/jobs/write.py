@@ -50,7 +50,7 @@ class Write:
         def succeed(outcomes: Sequence[Outcome | None]) -> None:
             station.succeeded(unit)
             for work, outcome in zip(works, outcomes, strict=True):
-                self._written(station, work, outcome)
+                self._written(station, unit, work, outcome)
 
         def fail(failure: Failure) -> None:
             poison = self._caller.react(station, unit, failure)
@@ -84,7 +84,7 @@ class Write:
         parts = (writes[start : start + most] for start in range(0, len(writes), most))
         return [outcome for part in parts for outcome in store.write(collection, part, deadline)]
 
-    def _written(self, station: Station[Work], work: Work, outcome: Outcome | None) -> None:
+    def _written(self, station: Station[Work], unit: Unit[Work], work: Work, outcome: Outcome | None) -> None:
         if outcome is None or not work.lane.held:
             self._rows.drop_result(work, "write")
             return
@@ -103,7 +103,7 @@ class Write:
                 # that was looked up: what is newer than that need not be newer than this change.)
                 self._rows.retry(work)
             case Effect.FAILED:
-                self._refused(station, work, outcome.failure or Failure(Kind.TRANSIENT, "unknown"))
+                self._refused(station, unit, work, outcome.failure or Failure(Kind.TRANSIENT, "unknown"))
 
     def _applied(self, work: Work) -> None:
         match work.plan:
@@ -114,11 +114,11 @@ class Write:
             case _:
                 self._rows.finish(work, "written")
 
-    def _refused(self, station: Station[Work], work: Work, failure: Failure) -> None:
+    def _refused(self, station: Station[Work], unit: Unit[Work], work: Work, failure: Failure) -> None:
         self._parts.telemetry.count(signals.STATION_ERRORS, station="write", cause=failure.cause)
-        reaction = station.fail_one(work, failure, self._caller.now())
+        reaction = station.fail_one(unit, work, failure, self._caller.now())
         if isinstance(reaction, DeadLetter):
-            self._give_up(work, Verdict(reaction.cause, "write", failure.detail))
+            self._give_up(work, Verdict(reaction.cause, "write", failure.detail, unit.attempt + 1))
 
     def _give_up(self, work: Work, verdict: Verdict) -> None:
         if work.verdict is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from pgvector import HalfVector
@@ -34,6 +34,9 @@ from vectide.ports import (
 from vectide.stores.pgvector_connections import Link
 from vectide.stores.pgvector_sql import Shape, Statements
 
+#: Made once: json.dumps makes a new one for every call that asks for anything special.
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 class Batch:
     """The writes of one call. Raises :class:`AdapterError` (refused) for what no server could take."""
@@ -54,7 +57,7 @@ class Batch:
         for i, answer in self._answers(link, statements.put, heads):
             if answer is None:
                 self.outcomes[i] = SUPERSEDED
-        self._change(link, statements.patch, self._which(Patch))
+        self._patch(link, statements)
         self._change(link, statements.mark, self._which(Mark))
         self._share_fates(later)
         applied = {i for i in later if self.outcomes[i] is APPLIED}
@@ -75,6 +78,12 @@ class Batch:
         }
         for i in later:
             self.outcomes[i] = untouched.get(self._parameters[i]["row_id"], APPLIED)
+
+    def _patch(self, link: Link, statements: Statements) -> None:
+        patches = self._which(Patch)
+        answers = self._answers(link, statements.patch_point, patches)
+        applied = {i for i, answer in answers if answer is not None}
+        self._change(link, statements.patch, patches - applied)
 
     def _change(self, link: Link, query: Composed, which: Iterable[int]) -> None:
         for i, answer in self._answers(link, query, which):
@@ -134,7 +143,7 @@ def encoded_vector(vector: Vector, shape: Shape) -> FullVector | HalfVector:
 
 def encoded_json(value: Mapping[str, Value]) -> str:
     """JSON text for jsonb. Raises ValueError or TypeError for what JSON or UTF-8 cannot say."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = _JSON.encode(value)
     text.encode()
     return text
 
