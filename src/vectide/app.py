@@ -52,6 +52,8 @@ def build_embedder(settings: Settings) -> Embedder:
         base_url=given.base_url,
         api_key=given.api_key.get_secret_value() if given.api_key else None,
         dimensions=given.dimensions,
+        text_tokens=given.text_tokens,
+        tokenizer=given.tokenizer,
         concurrency=given.concurrency,
     )
 
@@ -144,11 +146,19 @@ def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) ->
 def chunk_problems(settings: Settings, embedder: Embedder) -> list[str]:
     """Tables whose chunks could be larger than what the model takes."""
     limit = embedder.limits.chunk_tokens
+    if limit is None:
+        return []
+    model = settings.embedder.model or settings.embedder.kind
+    most = f"{model} takes {limit} tokens at most"
+    if embedder.limits.max_text_tokens is None:
+        most = (
+            f"{model} is sure to take {limit} estimated tokens; "
+            "with VECTIDE_EMBEDDER__TOKENIZER they are counted, and may be more"
+        )
     return [
-        f"tables.{mapping.table}.chunk.tokens: is {mapping.chunking.tokens}, "
-        f"but {settings.embedder.model or settings.embedder.kind} takes {limit} tokens at most"
+        f"tables.{mapping.table}.chunk.tokens: is {mapping.chunking.tokens}, but {most}"
         for mapping in settings.mappings
-        if limit is not None and mapping.chunking is not None and mapping.chunking.tokens > limit
+        if mapping.chunking is not None and mapping.chunking.tokens > limit
     ]
 
 

@@ -288,7 +288,8 @@ class SearchRequest:
 
 
 def search(settings: Settings, request: SearchRequest) -> Sequence[Hit]:
-    """The rows most similar to the text. Raises StartupRefused when the collection cannot be searched."""
+    """The rows most similar to the text, each by its best chunk. Raises StartupRefused when the collection
+    cannot be searched."""
     if not request.text.strip():
         raise SettingsError(["the text to search for is blank"])
     collection = _collection(settings, request)
@@ -304,7 +305,22 @@ def search(settings: Settings, request: SearchRequest) -> Sequence[Hit]:
         if not _exists(store, collections_of(settings, embedder)[collection], deadline):
             raise StartupRefused(f"there is no collection {collection!r} yet: `vectide run` makes it")
         vector = embedder.embed_query(request.text, deadline)
-        return store.search(collection, vector, request.limit, deadline, request.filters or {})
+        filters = request.filters or {}
+        return best_chunks(lambda n: store.search(collection, vector, n, deadline, filters), request.limit)
+
+
+def best_chunks(search: Callable[[int], Sequence[Hit]], limit: int) -> Sequence[Hit]:
+    """The best chunk of each of the ``limit`` best rows. ``search`` finds so many chunks, best first; more
+    are asked for while several are of the same rows."""
+    wanted = limit
+    while True:
+        found = search(wanted)
+        best: dict[Row, Hit] = {}
+        for hit in found:
+            best.setdefault(hit.row, hit)
+        if len(best) >= limit or len(found) < wanted:
+            return list(best.values())[:limit]
+        wanted *= 4
 
 
 def _collection(settings: Settings, request: SearchRequest) -> str:

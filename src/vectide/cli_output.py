@@ -202,7 +202,7 @@ def plain_preview(one: Preview) -> dict[str, Any]:
 
 
 def hits(found: Sequence[Hit]) -> None:
-    """The chunks found, the most similar first; their numbers are shown where rows have several."""
+    """The rows found, the most similar first; which chunk of them it was is shown where rows have several."""
     cut = any(hit.chunk for hit in found)
     for hit in found:
         chunk = f"  chunk {hit.chunk}" if cut else ""
