@@ -138,7 +138,9 @@ def embed(texts: Sequence[str]) -> Matrix:
 
 
 def point(row: Row, wanted: Expected, *, offset: int = 0) -> Stored:
-    stamp = Stamp("space", "layout", (listed_hash(text_hash(wanted.text)),), {}, "", Position("log", 0, offset))
+    stamp = Stamp(
+        "space", "layout", (listed_hash(text_hash(wanted.text)),), {}, "", Position("log", 0, offset)
+    )
     vector = embed([wanted.text])[0]
     return Stored(row.head_id, row, 0, wanted.text, text_hash(wanted.text), wanted.metadata, stamp, vector)
 
