@@ -177,7 +177,7 @@ def test_preview_and_search_speak_of_chunks(shop: Shop) -> None:
     assert "1 of 1 chunks keep their vector\n    removes   " in shown
     found = vectide(chunked(shop), "search", sentences(2))
     assert found.startswith(f'1.0000  {shop.table} {{"id":1}}  chunk 1\n')
-    assert f'{shop.table} {{"id":1}}  chunk 0\n' in found
+    assert found.count(f"{shop.table} {{") == 1  # a row comes once, by its best chunk
 
 
 def test_a_chunk_size_beyond_the_models_limit_is_refused_with_both_numbers(shop: Shop) -> None:
@@ -191,5 +191,6 @@ def test_a_chunk_size_beyond_the_models_limit_is_refused_with_both_numbers(shop:
     code, told = refused(environment)
     assert code == 2
     assert told == [
-        f"tables.{shop.table}.chunk.tokens: is 9000, but text-embedding-3-small takes 8191 tokens at most"
+        f"tables.{shop.table}.chunk.tokens: is 9000, but text-embedding-3-small is sure to take 2730"
+        " estimated tokens; with VECTIDE_EMBEDDER__TOKENIZER they are counted, and may be more"
     ]

@@ -65,6 +65,7 @@ def test_chunks_are_exact_pieces_within_the_limit_that_leave_out_only_white_spac
     text: str, count: Callable[[str], int], tokens: int
 ) -> None:
     pieces = cut(text, tokens, count=count)
+    assert cut(text, tokens, count=count) == pieces
     at = 0
     for piece in pieces:
         assert piece
@@ -127,6 +128,44 @@ def test_characters_are_cut_apart_only_when_one_alone_is_too_large(text: str) ->
 def characters(text: str) -> list[str]:
     ends = [at for at in range(1, len(text) + 1) if not is_inside_character(text, at)]
     return [text[start:end] for start, end in itertools.pairwise([0, *ends])]
+
+
+@pytest.mark.parametrize("overlap", [0, 50])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 1_000_000,
+        "a" + "\n" * 1_000_000 + "b",
+        "\n".join("ab" * 250_000),
+        "👩‍👩‍👧‍👦" * 40_000,
+        "e" + "\u0301" * 1_000_000,
+        "🇩🇪" * 250_000,
+        "क्षि" * 250_000,
+        "." * 1_000_000,
+        " .\n" * 300_000 + "end",
+        ("w" * 9 + " " * 100_000) * 10,
+        " ".join("ab\u0301" * 100_000),
+    ],
+    ids="word line-ends lines family accents flags conjuncts dots mixed gaps accented-gaps".split(),
+)
+@pytest.mark.parametrize("counted", [estimate, words])
+def test_a_megabyte_of_anything_is_cut_with_an_effort_that_grows_with_its_length(
+    text: str, overlap: int, counted: Callable[[str], int]
+) -> None:
+    """Case 80: counted in characters that were looked at for tokens, which is where the time goes."""
+    looked_at = 0
+
+    def count(piece: str) -> int:
+        nonlocal looked_at
+        looked_at += len(piece)
+        return counted(piece)
+
+    text = text.strip()
+    chunks = list(chunks_of(text, Chunking(500, overlap), count))
+    assert all(counted(chunk.text) <= 500 for chunk in chunks)
+    if not overlap:
+        assert solid("".join(chunk.text for chunk in chunks)) == solid(text)
+    assert looked_at < 12 * len(text)
 
 
 # --- where it is cut ------------------------------------------------------------------------------------

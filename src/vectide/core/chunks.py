@@ -15,6 +15,7 @@ hand. Changing any of this changes the chunks of existing rows: then raise :data
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -35,6 +36,8 @@ _FULL: Final = 0.9
 _LONG_TOKEN: Final = 8
 #: Lengths estimated from the last count, before the rest of the search is by halving.
 _ESTIMATES: Final = 6
+#: Places of one kind that are tried as the end of a chunk; more are useless only in contrived texts.
+_TRIES: Final = 50
 
 _SPACE: Final = re.compile(r"\s*")
 _CLOSERS: Final = "[\"'”’»)\\]」』）】]*"
@@ -42,6 +45,7 @@ _PARAGRAPH: Final = re.compile(r"\n[^\S\n]*(?=\n)")
 _LINE: Final = re.compile(r"\n")
 _SENTENCE: Final = re.compile(rf"[.!?…]{_CLOSERS}(?=\s)|[。！？｡]{_CLOSERS}")
 _WORD: Final = re.compile(r"\s")
+_GAP: Final = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def _piece(text: str, start: int, done: int, limit: int, count: CountTokens) -> 
     if reach == len(text):
         return reach, tokens
     while reach > done:
-        end = _last_break(text, done + (reach - done) // 2, reach)
+        end = _last_break(text, start, done + (reach - done) // 2, reach)
         size = len(text[start:end].rstrip())
         tokens = measure(size)
         if tokens <= limit or size == 1:
@@ -115,12 +119,12 @@ def _overlap_start(text: str, start: int, end: int, overlap: int, count: CountTo
     first, last = end - size, end - size // 2
     if tokens > overlap:
         return None
-    for pattern in (_SENTENCE, _WORD):
+    for pattern in (_SENTENCE, _GAP):
         for found in pattern.finditer(text, first - 1, last):
             at = _after_space(text, found.end())
             if first <= at <= last:
                 return at
-    while is_inside_character(text, first):
+    while first < end and is_inside_character(text, first, start):
         first += 1
     first = _after_space(text, first)
     return first if first < end else None
@@ -150,16 +154,16 @@ def _longest(most: int, limit: int, measure: Callable[[int], int]) -> tuple[int,
     return (fits, held) if fits else (1, measure(1))
 
 
-def _last_break(text: str, floor: int, reach: int) -> int:
-    """The best place after ``floor`` and up to ``reach`` for a chunk to end."""
+def _last_break(text: str, start: int, floor: int, reach: int) -> int:
+    """The best place after ``floor`` and up to ``reach`` for the chunk from ``start`` to end."""
     for pattern in (_PARAGRAPH, _LINE, _SENTENCE, _WORD):
-        found = list(pattern.finditer(text, floor, min(len(text), reach + 1)))
+        found = deque(pattern.finditer(text, floor, min(len(text), reach + 1)), maxlen=_TRIES)
         for match in reversed(found):
             at = match.start() if match[0].isspace() else match.end()
-            if floor < at <= reach and not is_inside_character(text, at):
+            if floor < at <= reach and not is_inside_character(text, at, start):
                 return at
     at = reach
-    while at > floor and is_inside_character(text, at):
+    while at > floor and is_inside_character(text, at, start):
         at -= 1
     return at if at > floor else reach
 

@@ -14,14 +14,17 @@ _VIRAMA: Final = 9
 _EXTENDING: Final = frozenset({"Mn", "Mc", "Me"})
 
 
-def is_inside_character(text: str, at: int) -> bool:
-    """Whether ``text[at - 1]`` and ``text[at]`` belong to one character; False at both ends of the text."""
-    if not 0 < at < len(text):
+def is_inside_character(text: str, at: int, start: int = 0) -> bool:
+    """Whether ``text[at - 1]`` and ``text[at]`` belong to one character; False at both ends of the text.
+
+    A character is known to begin at ``start``: what is before it is not looked at.
+    """
+    if not start < at < len(text):
         return False
     before, after = text[at - 1], text[at]
     if after < "\u0300":
         return before == "\r" and after == "\n"
-    return _extends(before, after) or _is_hangul(before, after) or _is_half_flag(text, at)
+    return _extends(before, after) or _is_hangul(before, after) or _is_half_flag(text, at, start)
 
 
 def _extends(before: str, after: str) -> bool:
@@ -47,12 +50,12 @@ def _is_vowel_or_trailing(char: str) -> bool:
     return "\u1160" <= char <= "\u11ff" or "\ud7b0" <= char <= "\ud7fb"
 
 
-def _is_half_flag(text: str, at: int) -> bool:
+def _is_half_flag(text: str, at: int, start: int) -> bool:
     """Flags are pairs of regional indicators: an odd number of them before the cut halves one."""
     if not _is_indicator(text[at]):
         return False
     first = at
-    while first and _is_indicator(text[first - 1]):
+    while first > start and _is_indicator(text[first - 1]):
         first -= 1
     return (at - first) % 2 == 1
 
