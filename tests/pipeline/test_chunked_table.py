@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -178,6 +180,23 @@ def test_preview_and_search_speak_of_chunks(shop: Shop) -> None:
     found = vectide(chunked(shop), "search", sentences(2))
     assert found.startswith(f'1.0000  {shop.table} {{"id":1}}  chunk 1\n')
     assert found.count(f"{shop.table} {{") == 1  # a row comes once, by its best chunk
+
+
+def test_the_documented_query_finds_each_row_by_its_best_chunk(shop: Shop) -> None:
+    rows = {1: sentences(1, 2, 3), 2: sentences(4, 5), 3: sentences(2)}
+    shop.produce(*(shop.upsert(id_, "n", description=text) for id_, text in rows.items()))
+    with running(chunked(shop)):
+        until(lambda: shop.committed() == 3, "the rows to be stored")
+    page = (Path(__file__).parents[2] / "docs" / "tables.md").read_text("utf-8")
+    (query,) = [block for block in re.findall(r"```sql\n(.*?)```", page, re.S) if "DISTINCT ON" in block]
+    wanted = expected_vector(sentences(2), DIMENSIONS).tolist()
+    with psycopg.connect(shop.postgres.dsn) as link:
+        vector = f"'{wanted}'::vector"
+        made = query.replace("FROM docs ", f"FROM {shop.table} ").replace("$1", vector)
+        found = link.execute(made.encode()).fetchall()
+    assert [json.loads(key)["id"] for key, *_ in found[:2]] in ([1, 3], [3, 1])
+    assert [(chunk, text) for _, chunk, text, _ in found[:2] if chunk] == [(1, sentences(2))]
+    assert len(found) == len(rows)
 
 
 def test_a_chunk_size_beyond_the_models_limit_is_refused_with_both_numbers(shop: Shop) -> None:

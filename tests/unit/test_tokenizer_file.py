@@ -15,10 +15,12 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
+from vectide.app import build_embedder, chunk_problems
 from vectide.core.chunks import Chunking, chunks_of
 from vectide.embedders import load
 from vectide.embedders.openai_compatible import MODEL_TOKENS
 from vectide.ports import Embedder, EmbedderLimits, MissingExtra, StartupRefused
+from vectide.settings import load as load_settings
 
 
 @pytest.fixture
@@ -129,3 +131,42 @@ def test_a_chunk_of_estimated_tokens_fits_the_model_whatever_its_text(
     assert limit is not None
     for chunk in chunks_of(text, Chunking(limit), estimating.count_tokens):
         assert len(chunk.text.encode()) <= 100
+
+
+# --- chunk sizes ----------------------------------------------------------------------------------------
+
+
+def problems(chunk_tokens: int, **embedder: str) -> list[str]:
+    tables = f"{{docs: {{source: docs, embed: {{columns: [body]}}, chunk: {{tokens: {chunk_tokens}}}}}}}"
+    settings = load_settings(
+        {
+            "VECTIDE_KAFKA__BOOTSTRAP_SERVERS": "broker:9092",
+            "VECTIDE_STORE__KIND": "pgvector",
+            "VECTIDE_STORE__DSN": "postgresql://vectors@db/vectors",
+            "VECTIDE_TABLES": tables,
+            **{f"VECTIDE_EMBEDDER__{name.upper()}": value for name, value in embedder.items()},
+        }
+    )
+    made = build_embedder(settings)
+    made.close()
+    return chunk_problems(settings, made)
+
+
+def test_a_chunk_size_beyond_what_the_model_reads_is_refused_with_both_numbers(tokenizer: str) -> None:
+    given = {"kind": "openai", "model": "m", "api_key": "k", "text_tokens": "512", "tokenizer": tokenizer}
+    assert problems(513, **given) == ["tables.docs.chunk.tokens: is 513, but m takes 512 tokens at most"]
+    assert problems(512, **given) == []
+
+
+def test_where_tokens_are_estimated_only_sizes_that_surely_fit_are_accepted() -> None:
+    given = {"kind": "openai", "model": "text-embedding-3-small", "api_key": "k"}
+    (problem,) = problems(2731, **given)
+    assert "2731" in problem
+    assert "2730 estimated tokens" in problem
+    assert "VECTIDE_EMBEDDER__TOKENIZER" in problem
+    assert problems(2730, **given) == []
+
+
+def test_a_model_without_a_known_limit_takes_any_chunk_size() -> None:
+    assert problems(100_000, kind="hashing") == []
+    assert problems(100_000, kind="openai", model="m", base_url="http://models:8000/v1") == []
