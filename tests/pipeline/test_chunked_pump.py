@@ -14,7 +14,7 @@ from tests.pipeline.pump import FIRST, PRODUCTS, FaultyStore, Log, Pump, delete,
 from vectide.core.chunks import Chunking
 from vectide.core.failures import Failure, Kind
 from vectide.core.mapping import MetadataField
-from vectide.core.model import Change, Row, Stamp, Upserted, listed_hash
+from vectide.core.model import Change, Row, Stamp, Truncated, Upserted, listed_hash
 from vectide.core.template import Template
 from vectide.ports import Deadline, Outcome, PatchChunks, Put, Remove, Stored, Trim, Write
 from vectide.testing.fold import Fold
@@ -111,7 +111,10 @@ def held(store: PointStore) -> list[tuple[str | None, Mapping[str, object]]]:
 def expected(changes: Sequence[Change]) -> list[tuple[str, Mapping[str, object]]]:
     fold = Fold(DOCS, Pump(Log(), tables=(DOCS,)).provider.count_tokens)
     for change in changes:
-        fold.apply(change)  # type: ignore[arg-type]
+        if isinstance(change, Truncated):
+            fold.truncate()
+        else:
+            fold.apply(change)  # type: ignore[arg-type]
     return [(chunk, row.metadata) for row in fold.rows.values() for chunk in row.chunks]
 
 
@@ -144,6 +147,7 @@ CHANGES: dict[str, tuple[list[Upserted], Change, int]] = {
     "metadata": ([doc("a b c d")], doc("a b c d", 2), 5),
     "metadata without the text": ([doc("a b c d")], without_body(2), 5),
     "a delete": ([doc("a b c d")], delete(1), 5),
+    "a truncate": ([doc("a b c d")], Truncated(0), 5),
     "an empty text": ([doc("a b")], doc(""), 3),
     "one chunk": ([doc("a")], doc("b"), 1),
 }
@@ -171,7 +175,7 @@ def test_after_a_crash_between_any_two_points_the_row_is_found_and_made_whole(wh
     assert held(store) == expected([*before, after])
 
 
-@pytest.mark.parametrize("what", ["an insert", "growth", "shrinking", "a rotation", "metadata"])
+@pytest.mark.parametrize("what", ["an insert", "growth", "shrinking", "a rotation", "metadata", "a truncate"])
 @pytest.mark.parametrize("later", [without_body(7), doc("z a"), delete(1)], ids=["partial", "text", "delete"])
 def test_whatever_comes_after_a_torn_change_meets_a_row_that_is_not_trusted(what: str, later: Change) -> None:
     """Invariants 8 and 14."""

@@ -21,15 +21,16 @@ from vectide.core.model import Deleted, Row, Stamp
 from vectide.core.planner import Drift, Known, PatchMetadata, Plan, Skip
 from vectide.core.station import Station, Unit
 from vectide.core.tracker import Tracker
-from vectide.jobs import lookup, steps, work
+from vectide.jobs import lookup, steps, truncates, work
 from vectide.jobs.embed import Embed
 from vectide.jobs.intake import Intake
 from vectide.jobs.letters import Letters
 from vectide.jobs.rows import Rows
 from vectide.jobs.stream import Stream
+from vectide.jobs.truncates import Page
 from vectide.jobs.work import TextItem, Verdict, Work
 from vectide.jobs.write import Write
-from vectide.ports import Embeddings, Outcome, Partition
+from vectide.ports import Embeddings, Outcome, Partition, Remove
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 MUTANTS: dict[str, Plant] = {}
@@ -436,3 +437,49 @@ def a_text_that_a_row_has_twice_is_one_chunk(patch: pytest.MonkeyPatch) -> None:
 @mutant
 def a_row_that_was_only_begun_stays(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Stamp, "unborn", False)
+
+
+# --- truncates ----------------------------------------------------------------------------------------------
+
+
+@mutant
+def a_truncate_does_not_wait_for_what_came_before(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Tracker, "outstanding", 1)
+
+
+@mutant
+def a_truncate_ends_with_the_first_page(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Page, removed: int, cursor: str | None) -> None:
+        object.__setattr__(self, "removed", removed)
+        object.__setattr__(self, "cursor", None)
+
+    patch.setattr(Page, "__init__", wrong)
+
+
+@mutant
+def what_follows_a_truncate_is_not_read_again(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Intake, lane: Lane) -> None:
+        lane.barrier = None
+
+    patch.setattr(Intake, "lift_barrier", wrong)
+
+
+@mutant
+def a_truncate_knows_only_the_heads_of_rows(patch: pytest.MonkeyPatch) -> None:
+    def wrong(writes: Sequence[Remove], stamp: Stamp, **able: bool) -> list[steps.Step]:
+        return [steps.Step((Remove(remove.row, (remove.row.head_id,)),), None) for remove in writes]
+
+    patch.setattr(truncates, "steps_of", wrong)
+
+
+@mutant
+def the_end_of_the_log_counts_behind_a_truncate(patch: pytest.MonkeyPatch) -> None:
+    on_end = Stream.on_end
+
+    def wrong(self: Stream, partition: Partition, offset: int) -> None:
+        lane = self.lanes.get(partition)
+        if lane is not None and lane.active and not lane.resting:
+            lane.tracker.reach(offset)
+        on_end(self, partition, offset)
+
+    patch.setattr(Stream, "on_end", wrong)

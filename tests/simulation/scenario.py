@@ -13,7 +13,7 @@ from typing import Any
 
 from vectide.core.chunks import Chunking
 from vectide.core.mapping import MetadataField, SoftDelete, TableMapping
-from vectide.core.model import Change, Deleted, Ignored, Upserted
+from vectide.core.model import Change, Deleted, Ignored, Truncated, Upserted
 from vectide.core.template import Template
 
 POISON_TEXT = "poison-text"
@@ -23,8 +23,8 @@ POISON_CHUNK = "bad chunk"
 GARBAGE = "garbage"
 NO_LIMIT = 10**6
 
-#: Three tables: one whose text comes from two columns (their values are kept), one with a single column, and
-#: one that is cut into chunks, mostly one for each paragraph.
+#: One table whose text comes from two columns (their values are kept), one with a single column, and two that
+#: are cut into chunks, mostly one for each paragraph.
 PRODUCTS = TableMapping(
     table="products",
     source="shop.public.products",
@@ -49,8 +49,9 @@ DOCS = TableMapping(
     soft_delete=SoftDelete("gone"),
     chunking=Chunking(tokens=12),
 )
-TABLES = {mapping.source: mapping for mapping in (PRODUCTS, USERS, DOCS)}
-PARTITIONS = {PRODUCTS.source: 2, USERS.source: 1, DOCS.source: 2}
+NOTES = replace(DOCS, table="notes", source="shop.public.notes", collection="notes")
+TABLES = {mapping.source: mapping for mapping in (PRODUCTS, USERS, DOCS, NOTES)}
+PARTITIONS = {PRODUCTS.source: 2, USERS.source: 1, DOCS.source: 2, NOTES.source: 1}
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,9 @@ class _Source:
         return row, kind
 
     def _kind(self, weights: Mapping[str, float]) -> str:
+        if PARTITIONS[self.mapping.source] > 1:
+            # Nothing tells when the other partitions are through: the table would halt for good.
+            weights = {kind: weight for kind, weight in weights.items() if kind != "truncate"}
         return self.rng.choices(list(weights), list(weights.values()))[0]
 
     def _flip(self, at_s: float, row: int) -> list[Event]:
@@ -211,6 +215,10 @@ class _Source:
             return None
         if kind == "heartbeat":
             return Ignored("heartbeat")
+        if kind == "truncate":
+            self.rows.clear()
+            self.follow_up.clear()
+            return Truncated(0)
         if kind in ("delete", "tombstone"):
             self.rows.pop(row, None)
             return Deleted(_key(row), committed_ms=0)
@@ -319,6 +327,7 @@ _LIVE = {
     "poison_metadata": 2,
     "cured": 2,
     "heartbeat": 1,
+    "truncate": 12,
     GARBAGE: 2,
     "grow": 2,
     "shrink": 2,
@@ -417,8 +426,8 @@ def _swarm(rng: random.Random, weights: Mapping[str, float]) -> dict[str, float]
 def _draw_events(rng: random.Random) -> list[Event]:
     size = rng.choice((2, 3, 5, 12))
     live, absent = _swarm(rng, _LIVE), _swarm(rng, _ABSENT)
-    big = rng.choice((PRODUCTS, DOCS))
-    tables = [_Source(rng, mapping, size, live, absent) for mapping in (big, USERS)]
+    drawn = (rng.choice((PRODUCTS, DOCS)), rng.choice((USERS, USERS, NOTES)))
+    tables = [_Source(rng, mapping, size, live, absent) for mapping in drawn]
     only_one = rng.random() < 0.6
     count = rng.choice((5, 15, 40))
     pace_s = rng.choice((0.0, 0.01, 0.1))

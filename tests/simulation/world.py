@@ -38,6 +38,7 @@ from vectide.ports import (
     PatchChunks,
     Put,
     Remove,
+    Stored,
     Trim,
     Vector,
     Write,
@@ -45,6 +46,8 @@ from vectide.ports import (
 from vectide.testing.store import CAPABILITIES, MemoryStore, row_of
 
 DIMENSIONS = 4
+#: Points on a page of a scan, so that a purge takes several.
+SCAN_POINTS = 2
 SPACE = "sim/4"
 #: For calls on the memory store that cannot take time.
 SOON = Deadline(SimClock(), 9e9)
@@ -164,6 +167,12 @@ class SimStore:
     ) -> Sequence[Stamp | None]:
         self._maybe_fail(collection)
         return self.inner.stamps(collection, rows, deadline, values=values)
+
+    def scan(
+        self, collection: str, cursor: str | None, limit: int, deadline: Deadline, *, vectors: bool = False
+    ) -> tuple[Sequence[Stored], str | None]:
+        self._maybe_fail(collection)
+        return self.inner.scan(collection, cursor, min(limit, SCAN_POINTS), deadline, vectors=vectors)
 
     def stamp_of(self, row: Row) -> Stamp | None:
         """What the store really holds of the row."""

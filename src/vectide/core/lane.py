@@ -43,6 +43,8 @@ class Lane:
     #: Size and arrival (monotonic) of each record that is not behind the position yet, oldest first.
     arrivals: dict[int, tuple[int, float]] = field(default_factory=dict)
     bytes_held: int = 0
+    #: A truncate: what was received before it has to end first, what comes after it is not taken in.
+    barrier: Record | None = None
     #: Works and letters that are under way for this lane.
     busy: int = 0
 

@@ -74,8 +74,9 @@ class TableMapping:
     ``table`` is its id. ``source`` is a topic, or a regular expression when it starts with ``^``. ``key``
     names the key columns where the Kafka key does not carry the primary key. ``chunking`` None: a row's text
     is one chunk, however long. ``on_incomplete``: where an unavailable column's text comes from, in order.
-    ``types`` names the type of columns (also of key columns) for events that do not tell it. Building one
-    raises :class:`MappingError` with every problem found.
+    ``types`` names the type of columns (also of key columns) for events that do not tell it.
+    ``on_truncate``: ``purge`` removes all points, ``skip`` none. Building one raises :class:`MappingError`
+    with every problem found.
     """
 
     table: str
@@ -90,6 +91,7 @@ class TableMapping:
     keep_values: bool = True
     on_incomplete: tuple[str, ...] = ON_INCOMPLETE
     types: tuple[tuple[str, str], ...] = ()
+    on_truncate: str = "purge"
 
     def __post_init__(self) -> None:
         problems = [
@@ -138,6 +140,11 @@ class TableMapping:
         change."""
         chunked = "" if self.chunking is None else f"\0{self.chunking.identity}"
         return short_hash(f"{RENDERER_VERSION}:{self.template.source}{chunked}")
+
+    @property
+    def of_one_topic(self) -> bool:
+        """Whether the table's events can only arrive on one topic."""
+        return self._source_pattern is None
 
     def matches(self, topic: str) -> bool:
         """Whether the table's events arrive on this topic."""

@@ -64,6 +64,7 @@ class StreamPolicy:
         return {
             "embed": self.embed_concurrency,
             "dead_letter": 1,
+            "purge": 1,
             "write": self.write_concurrency,
             "lookup": self.lookup_concurrency,
         }
