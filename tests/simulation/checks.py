@@ -267,12 +267,15 @@ class Watch:
 
     def _is_news(self, row: Row, mine: Position, text: str) -> bool:
         stamp = self._world.store.stamp_of(row)
-        if stamp is None:
-            return True
-        if stamp.open:
+        if stamp is None or stamp.open:
             return True
         wanted = self._leaves.get((_topic_of(row), mine.partition, mine.offset))
-        texts = (wanted.chunks or (wanted.text,)) if isinstance(wanted, Expected) else (text,)
+        if isinstance(wanted, Expected):
+            texts = wanted.chunks or (wanted.text,)
+        else:
+            # A change of another partition completes what the fold cannot. Then nothing tells whether the
+            # text is the row's first: a later chunk has another point than the head that holds the same.
+            texts = (text,) if len(stamp.chunks) == 1 and not TABLES[_topic_of(row)].chunking else ("", text)
         ids = row.chunk_ids([listed_hash(text_hash(one)) for one in texts])
         held = set(row.chunk_ids(stamp.chunks))
         if stamp.chunks[0] != listed_hash(text_hash(texts[0])):
