@@ -139,6 +139,7 @@ class LookUp:
             must_write=merged.absorbed > 0,
             use_stored=not (mapping.rereads_first and self._may_reread(work)),
             ahead=work.reread is not None and not work.reread.columns.isdisjoint(mapping.embed_columns),
+            count_tokens=self._parts.embedder.count_tokens,
         )
         work.plan = plan(merged.change, known, mapping)
         decision = _DECISIONS[type(work.plan)]
@@ -201,11 +202,12 @@ def made_legal(planned: Plan, able: Capabilities) -> Plan:
         )
 
     match planned:
-        case EmbedText(points):
-            fit = [legal(point.metadata) for point in points]
-            if any(point.metadata != metadata for point, metadata in zip(points, fit, strict=True)):
-                pairs = zip(points, fit, strict=True)
-                return replace(planned, points=tuple(replace(point, metadata=new) for point, new in pairs))
+        case EmbedText(points, head=head):
+            metadata = legal(points[0].metadata)  # every point of a row has the same
+            if metadata != points[0].metadata:
+                fit = tuple(replace(point, metadata=metadata) for point in points)
+                patched = None if head is None else replace(head, metadata=metadata)
+                return replace(planned, points=fit, head=patched)
         case PatchMetadata(metadata):
             return replace(planned, metadata=legal(metadata))
     return planned
