@@ -388,7 +388,7 @@ _LIVE = {
     "twice": 1,
     "poison_chunk": 0.7,
 }
-_MOVED = {"rename": 10, "body": 3, "text": 1, "partial_title": 2, "delete": 1}
+_MOVED = {"rename": 10, "body": 3, "text": 1, "partial_title": 2, "delete": 1, "truncate": 1}
 _BUSY = {"flip": 4, "text": 3, "metadata": 1, "delete": 1}
 FAULTS = {
     "crash": 4,
@@ -421,7 +421,7 @@ def draw(seed: int) -> Scenario:
     rng = random.Random(seed)  # noqa: S311  reproducible on purpose
     if rng.random() < 0.2:
         return _delicate(seed, rng)
-    if rng.random() < 0.15:
+    if rng.random() < 0.2:
         return _moving(seed, rng)
     events = _draw_events(rng)
     span_s = max(0.5, *(event.at_s for event in events))
@@ -446,7 +446,7 @@ def draw(seed: int) -> Scenario:
 def _moving(seed: int, rng: random.Random) -> Scenario:
     """Rows that get another key again and again, mostly in peace."""
     table = rng.choice((PRODUCTS, PRODUCTS, NOTES))
-    source = _Source(rng, table, rng.choice((3, 5)), _MOVED, {"insert": 20, "partial_title": 1})
+    source = _Source(rng, table, rng.choice((3, 5)), _MOVED, {"insert": 20, "partial_title": 5})
     pace_s = rng.choice((0.0, 0.0, 0.02))
     events = [event for at in range(rng.choice((15, 30))) for event in source.events(at * pace_s)]
     count = rng.choice((0, 0, 1))
@@ -457,7 +457,7 @@ def _moving(seed: int, rng: random.Random) -> Scenario:
         error_rate=rng.choice((0.0, 0.0, 0.05)),
         batch_items=rng.choice((1, 2, 4, 64)),
         conditional=rng.random() < 0.5,
-        ahead_s=rng.choice((None, None, 0.0, 0.05, 1.0)),
+        ahead_s=rng.choice((None, None, 0.05, 1.0)),
     )
 
 
