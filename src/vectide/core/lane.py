@@ -45,6 +45,8 @@ class Lane:
     bytes_held: int = 0
     #: Works and letters that are under way for this lane.
     busy: int = 0
+    #: Received records that wait for a schema, or behind one that does, in their order.
+    undecoded: deque[Record] = field(default_factory=deque)
 
     @property
     def id(self) -> tuple[str, int]:
@@ -54,6 +56,11 @@ class Lane:
     def table(self) -> str:
         """Id of the lane's table, empty when it has none."""
         return "" if self.mapping is None else self.mapping.table
+
+    @property
+    def at_end(self) -> bool:
+        """Whether everything that the partition held at the last look has been received and decoded."""
+        return self.tracker.at_end and not self.undecoded
 
     @property
     def active(self) -> bool:

@@ -10,12 +10,25 @@ from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import DEFAULT_POLICY, FailurePolicy
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, Record
-from vectide.ports import Clock, DeadLetters, Embedder, Executor, Log, Source, Store, Telemetry
+from vectide.ports import (
+    Clock,
+    DeadLetters,
+    Embedder,
+    Executor,
+    Log,
+    RegisteredSchema,
+    SchemaId,
+    SchemaRegistry,
+    Source,
+    Store,
+    Telemetry,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that the pump talks to. ``decode`` is pure; ``mapping_of`` finds the table of a topic."""
+    """Everything that the pump talks to. ``decode`` is pure; ``mapping_of`` finds the table of a topic.
+    ``registry`` and ``learn`` are there where ``decode`` may have to be told schemas first."""
 
     source: Source
     decode: Callable[[Record], Change]
@@ -28,6 +41,8 @@ class Parts:
     telemetry: Telemetry
     log: Log
     random: Callable[[], float]
+    registry: SchemaRegistry | None = None
+    learn: Callable[[SchemaId, RegisteredSchema], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +56,11 @@ class StreamPolicy:
     lookup_concurrency: int = 2
     embed_concurrency: int = 8
     write_concurrency: int = 4
+    schema_concurrency: int = 2
     embed_timeout_s: float = 30.0
     store_timeout_s: float = 30.0
     dead_letter_timeout_s: float = 30.0
+    schema_timeout_s: float = 10.0
     records_in_flight: int = 40_000
     bytes_in_flight: int = 256 * 2**20
     poll_records: int = 50

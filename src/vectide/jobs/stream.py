@@ -24,6 +24,7 @@ from vectide.ports import (
     AdapterError,
     Deadline,
     Partition,
+    SchemaMissing,
     Watchable,
 )
 
@@ -41,6 +42,9 @@ class Stream:
         self.lanes: dict[Partition, Lane] = {}
         self.intake = Intake(parts, policy, self.lanes)
         self.stations = Stations(parts, policy, self.settle, self._may_dead_letter, self.halt)
+        self.stations.schemas.decode = self._decode
+        self.stations.schemas.refuse = self._refuse
+        self.stations.schemas.caught_up = self._caught_up
         self.status = assess(started=False, stopping=False, troubles=())
         self.stopping = False
         self.finished = False
@@ -110,16 +114,25 @@ class Stream:
 
     def _receive(self, record: Record) -> None:
         lane = self.intake.accept(record)
-        if lane is None:
-            return
+        if lane is not None:
+            self.stations.schemas.take(lane, record)
+
+    def _decode(self, lane: Lane, record: Record) -> None:
+        """Decode the record and take it on, or raise SchemaMissing."""
         try:
-            change = self._parts.decode(record)
-            self._place(lane, record, change)
+            self._place(lane, record, self._parts.decode(record))
         except DecodeError as error:
-            if lane.mapping is None:
-                self.settle(lane, record, "skipped", "unmapped_topic")
-            else:
-                self.stations.letters.add(lane, record, Verdict(error.cause, "decode", error.detail))
+            self._refuse(lane, record, error)
+        except SchemaMissing:
+            if lane.mapping is not None:
+                raise
+            self.settle(lane, record, "skipped", "unmapped_topic")
+
+    def _refuse(self, lane: Lane, record: Record, error: DecodeError) -> None:
+        if lane.mapping is None:
+            self.settle(lane, record, "skipped", "unmapped_topic")
+        else:
+            self.stations.letters.add(lane, record, Verdict(error.cause, "decode", error.detail))
 
     def _place(self, lane: Lane, record: Record, change: Change) -> None:
         match change:
@@ -210,8 +223,11 @@ class Stream:
         # A resting lane has forgotten records before this end, a leaving one no longer takes them in.
         if lane is not None and lane.active and not lane.resting:
             lane.tracker.reach(offset)
-            if lane.tracker.at_end:
-                self.stations.rows.wake(lambda queue: queue.waiting[0].lane is lane)
+            self._caught_up(lane)
+
+    def _caught_up(self, lane: Lane) -> None:
+        if lane.active and lane.at_end:
+            self.stations.rows.wake(lambda queue: queue.waiting[0].lane is lane)
 
     def _leave(self, lanes: Sequence[Lane]) -> None:
         for lane in lanes:
