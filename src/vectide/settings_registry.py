@@ -9,7 +9,6 @@ from pydantic import Field, SecretStr
 
 from vectide.settings_sections import LOWER, Credential, HttpUrl, HttpUrls, Seconds, Section
 
-
 _CREDENTIALS: Final = (
     "username",
     "password",

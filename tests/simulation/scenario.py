@@ -100,7 +100,10 @@ class Scenario:
                 *events,
                 "faults:",
                 *(f"  {fault}" for fault in self.faults),
-                " ".join(f"{name}={getattr(self, name)}" for name in (*settings, "dead_in_a_row", "commit_interval_s", "luck")),
+                " ".join(
+                    f"{name}={getattr(self, name)}"
+                    for name in (*settings, "dead_in_a_row", "commit_interval_s", "luck")
+                ),
             ]
         )
 
