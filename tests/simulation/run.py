@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from tests.simulation.broker import SimBroker, SimDeadLetters, SimSource
+from tests.simulation.broker import SimBroker, SimDeadLetters, SimRegistry, SimSource
 from tests.simulation.checks import Violation, Watch, require
 from tests.simulation.clock import START_S, SimClock, SimExecutor
 from tests.simulation.scenario import NO_LIMIT, TABLES, Scenario, draw
@@ -39,7 +39,7 @@ class Run:
         self.clock = SimClock()
         self.log = SimLog(self.clock)
         self._rng = rng = random.Random(scenario.seed * 31 + scenario.luck)  # noqa: S311
-        broker = SimBroker(self.clock, scenario.events)
+        broker = SimBroker(self.clock, scenario.events, scenario.per_schema)
         self._world = World(
             self.clock,
             broker,
@@ -47,6 +47,7 @@ class Run:
             SimStore(rng, scenario),
             SimDeadLetters(broker, rng, scenario.error_rate),
             SimSource(broker, self.clock, rng),
+            SimRegistry(rng, scenario.error_rate),
         )
         self._watch = Watch(self._world, scenario)
         self.log.heard = self._watch.log_line
@@ -64,6 +65,7 @@ class Run:
     def _start(self) -> None:
         world, telemetry = self._world, SimTelemetry()
         world.source = SimSource(world.broker, self.clock, self._rng)
+        world.broker.learned.clear()
         self._executor = SimExecutor(self.clock, self._rng)
         parts = Parts(
             world.source,
@@ -77,6 +79,8 @@ class Run:
             telemetry,
             self.log,
             self._rng.random,
+            world.registry,
+            world.broker.learn,
         )
         self.stream = Stream(parts, self._policy())
         self._watch.follow(self.stream, telemetry, self._dead_in_a_row)
@@ -208,6 +212,7 @@ def _simplified(scenario: Scenario) -> Scenario:
         {"records_in_flight": 1000},
         {"conditional": True},
         {"dead_in_a_row": NO_LIMIT},
+        {"per_schema": 0},
     ):
         scenario = _failing(replace(scenario, **easier), luck=2) or scenario
     return scenario

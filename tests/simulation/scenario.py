@@ -77,6 +77,8 @@ class Scenario:
     conditional: bool = True
     dead_in_a_row: int = NO_LIMIT
     commit_interval_s: float = 0.2
+    #: So many records of a partition share a schema, which the registry has to tell; 0: they need none.
+    per_schema: int = 0
     luck: int = 0
 
     def without(self, events: set[int], faults: set[int]) -> Scenario:
@@ -102,7 +104,7 @@ class Scenario:
                 *(f"  {fault}" for fault in self.faults),
                 " ".join(
                     f"{name}={getattr(self, name)}"
-                    for name in (*settings, "dead_in_a_row", "commit_interval_s", "luck")
+                    for name in (*settings, "dead_in_a_row", "commit_interval_s", "per_schema", "luck")
                 ),
             ]
         )
@@ -265,6 +267,8 @@ FAULTS = {
     "dlq_refuses": 1,
     "commits_fail": 2,
     "drift": 3,
+    "registry_down": 2,
+    "registry_refuses": 1,
 }
 
 
@@ -292,6 +296,7 @@ def draw(seed: int) -> Scenario:
         conditional=rng.random() < 0.5,
         dead_in_a_row=rng.choice((1, NO_LIMIT, NO_LIMIT)),
         commit_interval_s=rng.choice((0.05, 0.2, 3.0)),
+        per_schema=rng.choice((0, 0, 1, 3, 10)),
     )
 
 

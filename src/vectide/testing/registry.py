@@ -1,5 +1,5 @@
-"""A schema registry in memory behind real HTTP: what readers use of Confluent's API and of Apicurio's own, and
-its failures.
+"""A schema registry in memory behind real HTTP: what readers use of Confluent's API and of Apicurio's own,
+and its failures.
 
 In a test::
 
@@ -18,6 +18,7 @@ import base64
 import json
 import re
 import ssl
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -219,7 +220,7 @@ class RegistryServer:
         if self._welcome and asked.authorization not in self._welcome:
             return 401, {"error_code": 401, "message": "Unauthorized"}
         with self._lock:
-            for pattern, find in self._routes:
+            for pattern, find in self._routes.items():
                 match = re.fullmatch(pattern, asked.path)
                 if match:
                     return find(match.groups(), asked.query)
@@ -324,6 +325,8 @@ class _Http(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A caller that hangs up, or trusts another certificate, is none of the server's trouble."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
