@@ -36,13 +36,13 @@ class RegistrySettings(Section):
     )
     format: Annotated[Literal["auto", "json", "avro", "json-schema"], LOWER] = Field(
         default="auto",
-        description="Language of the schemas; auto: the registry or the schema tells; json: there are none, "
-        "the registry is not asked.",
+        description="Language of the schemas where the registry does not tell; auto: by their looks; json: "
+        "there are none, and the registry is not asked.",
     )
     frame: Annotated[Literal["confluent", "apicurio-2", "apicurio-3"], LOWER] = Field(
         default="confluent",
         description="What follows a leading zero byte: a schema id of 4 bytes (confluent), a global id of 8 "
-        "(apicurio-2), a content id of 4 (apicurio-3). Ids in headers are understood without it.",
+        "(apicurio-2), a content id of 4 (apicurio-3); ids in headers are understood without it.",
     )
     username: str | None = Field(default=None, description="User for basic authentication.")
     password: SecretStr | None = Field(default=None, description="Password for basic authentication.")
@@ -96,8 +96,10 @@ _NEEDS: Final = {
 
 def registry_contradictions(section: str, given: Mapping[str, Any]) -> Iterator[str]:
     """What does not fit together among the given settings; ``section`` is how their variables begin."""
-    if given and not given.get("url"):
-        yield f"{section}URL: required with {section}{next(iter(given)).upper()}"
+    format_means = {"format"} if given.get("format") in ("avro", "json-schema") else set()
+    idle = [name for name in given if name in {*_CREDENTIALS, *format_means}]
+    if idle and not given.get("url"):
+        yield f"{section}URL: required with {section}{idle[0].upper()}"
     for name, other in _NEEDS.items():
         if given.get(name) and not given.get(other):
             yield f"{section}{other.upper()}: required with {section}{name.upper()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -83,7 +84,8 @@ class SimBroker:
         if self.changes[place_of(record)] is None and record.offset % 2:
             return SchemaId(IdKind.SCHEMA_ID, UNKNOWN)
         number = record.offset // self._per_schema
-        return SchemaId(IdKind.SCHEMA_ID, f"{record.topic} {record.partition} {number}")
+        # Two connectors write to the topic: one goes on with the old schema, the other has ever new ones.
+        return SchemaId(IdKind.SCHEMA_ID, f"{record.topic} {record.partition} {number if number % 2 else 0}")
 
     def learn(self, schema_id: SchemaId, schema: RegisteredSchema) -> None:
         """The codec of this world has been told."""
@@ -233,8 +235,14 @@ class SimRegistry:
         self._error_rate = error_rate
         self.down = False
         self.refuses = False
+        #: It fails for the schemas whose id holds this text.
+        self.held_back: str | None = None
+        self.asked: Counter[str] = Counter()
 
     def fetch(self, schema_id: SchemaId, deadline: Deadline) -> RegisteredSchema:
+        self.asked[schema_id.value] += 1
+        if self.held_back is not None and self.held_back in schema_id.value:
+            raise AdapterError(Failure(Kind.TRANSIENT, "server_error"))
         if self.refuses:
             raise AdapterError(Failure(Kind.OPERATOR, "unauthorized"))
         if self.down or self._rng.random() < self._error_rate:

@@ -8,20 +8,21 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tests.simulation.broker import SimBroker, SimDeadLetters, SimRegistry, SimSource
 from tests.simulation.checks import Violation, Watch, require
 from tests.simulation.clock import START_S, SimClock, SimExecutor
 from tests.simulation.scenario import NO_LIMIT, TABLES, Scenario, draw
-from tests.simulation.world import SimLog, SimProvider, SimStore, SimTelemetry, World, schedule
+from tests.simulation.world import SOON, SimLog, SimProvider, SimStore, SimTelemetry, World, schedule
 
 from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import FailurePolicy
 from vectide.jobs.parts import Parts, StreamPolicy
 from vectide.jobs.stream import Stream
+from vectide.ports import Letter, Stored
 
 MAX_STEPS = 20_000
 #: When everything that disturbs is over, the pump must come to rest within this time.
@@ -133,17 +134,45 @@ class Run:
     def run(self) -> None:
         """Until everything that arrived is committed; then the final comparison."""
         for _ in range(MAX_STEPS):
-            self._live_or_die()
-            before_s = self.clock.now_s
-            self.stream.step()
-            self._watch.step()
-            if self.clock.now_s == before_s:
-                self.clock.advance_to(self.clock.now_s + 0.0001)
+            self.step()
             if self._is_quiet():
                 self._watch.end()
                 return
             require(self.clock.now_s < self._calm_at_s + REST_WITHIN_S, "records never come to an end")
         raise Violation(f"no rest after {MAX_STEPS} steps")
+
+    def step(self) -> None:
+        """One turn of whatever process lives, and the checks after it."""
+        self._live_or_die()
+        before_s = self.clock.now_s
+        self.stream.step()
+        self._watch.step()
+        if self.clock.now_s == before_s:
+            self.clock.advance_to(self.clock.now_s + 0.0001)
+
+    # --- for tests that look inside ---------------------------------------------------------------------
+
+    def points(self) -> Sequence[Stored]:
+        """What the store holds."""
+        inner = self._world.store.inner
+        collections = {mapping.collection for mapping in TABLES.values()}
+        return [point for name in collections for point in inner.scan(name, None, 10**6, SOON)[0]]
+
+    def letters(self) -> Sequence[Letter]:
+        """What was dead-lettered."""
+        return list(self._world.broker.dead)
+
+    def waiting(self) -> int:
+        """Records that wait for a schema, or behind one that does."""
+        return sum(len(lane.undecoded) for lane in self.stream.lanes.values())
+
+    def asked(self, schema: str) -> int:
+        """How often the registry was asked for this schema."""
+        return self._world.registry.asked[schema]
+
+    def hold_back(self, schemas: str | None) -> None:
+        """Let the registry fail for the schemas whose id holds this text; None: for none."""
+        self._world.registry.held_back = schemas
 
     def _live_or_die(self) -> None:
         if self._crashed:

@@ -31,9 +31,9 @@ _Reader = AvroSchema | JsonSchema
 class RegistryCodec:
     """Decodes framed records. Implements :class:`vectide.ports.SchemaCodec`; one instance serves one thread.
 
-    ``frame`` is what a leading zero byte announces. ``format`` ``auto``: the registry, or the schema itself,
-    tells its language; else every schema is of this one. ``unavailable`` and ``lenient_keys`` are those of
-    :class:`~vectide.codecs.debezium_json.DebeziumJson`.
+    ``frame`` is what a leading zero byte announces. ``format`` is the language of schemas of which the
+    registry does not tell it; ``auto``: they tell by their looks. ``unavailable`` and ``lenient_keys`` are
+    those of :class:`~vectide.codecs.debezium_json.DebeziumJson`.
     """
 
     def __init__(
@@ -95,9 +95,9 @@ class RegistryCodec:
 
 def _reader(schema: RegisteredSchema, expected: SchemaFormat | None) -> _Reader:
     """What turns bodies of this schema into JSON. Raises DecodeError."""
-    language = expected or schema.format
+    language = schema.format
     if language is SchemaFormat.UNKNOWN:
-        language = _language_of(schema.text)
+        language = expected or _language_of(schema.text)
     if language not in _READABLE:
         raise DecodeError("unsupported_schema", f"{language.value} is not read, only Avro and JSON Schema")
     if language is SchemaFormat.JSON_SCHEMA:
