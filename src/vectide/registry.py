@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx2
 from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -39,6 +39,8 @@ _FORMATS: Final = {
 }
 #: Confluent's error codes for a subject, a version and a schema that do not exist.
 _NOT_FOUND: Final = frozenset({40401, 40402, 40403})
+#: Apicurio's own API has one code for what is not there, and for paths that it does not know.
+_NO_CONTENT: Final = re.compile(r"No (content|artifact|version)\b")
 #: References of references, and so on: more than this is a circle.
 _MAX_REFERENCES: Final = 100
 
@@ -115,12 +117,12 @@ class Registry:
         """The schema of this id with all that it refers to. Raises AdapterError."""
         try:
             if self._apicurio is not None:
-                return self._from_apicurio(schema_id)
+                return self._from_apicurio(schema_id, deadline)
             return self._from_confluent(schema_id, deadline)
         except AdapterError:
             raise
         except Exception as error:  # noqa: BLE001  mapped in one place
-            failure = failure_of(error, not_found=self._not_found)
+            failure = failure_of(error)
             raise AdapterError(failure) from None
 
     def check(self, deadline: Deadline) -> str:
@@ -130,7 +132,7 @@ class Registry:
         try:
             self._get(path)
         except Exception as error:  # noqa: BLE001  mapped in one place
-            failure = failure_of(error, not_found=self._not_found)
+            failure = failure_of(error)
             if failure.cause in ("unauthorized", "oauth_refused"):
                 raise StartupRefused(
                     f"the schema registry refuses us ({failure.detail}): check the credentials in "
@@ -145,11 +147,6 @@ class Registry:
         self._client.close()
 
     # --- Confluent ----------------------------------------------------------------------------------------
-
-    @property
-    def _not_found(self) -> frozenset[int]:
-        """The error codes that say: the registry is well, and has no such schema."""
-        return _NOT_FOUND if self._apicurio is None else frozenset({404})
 
     def _from_confluent(self, schema_id: SchemaId, deadline: Deadline) -> RegisteredSchema:
         match schema_id.kind:
@@ -171,46 +168,64 @@ class Registry:
             name = (reference.subject, reference.version)
             if name in found or len(found) >= _MAX_REFERENCES:
                 continue
-            if deadline.passed:
-                raise AdapterError(Failure(Kind.TRANSIENT, "timeout", "too many references for the time"))
+            _require_time(deadline)
             other = self._client.get_version(reference.subject, reference.version).schema
             found[name] = other.schema_str or ""
             self._collect(other, found, deadline)
 
     # --- Apicurio -----------------------------------------------------------------------------------------
 
-    def _from_apicurio(self, schema_id: SchemaId) -> RegisteredSchema:
+    def _from_apicurio(self, schema_id: SchemaId, deadline: Deadline) -> RegisteredSchema:
         match schema_id.kind:
             case IdKind.GUID:
-                detail = "Apicurio's own API knows no GUIDs: let the URL end in /apis/ccompat/v7"
+                detail = "Apicurio's own API knows no GUIDs: give the URL of a Confluent API"
                 raise AdapterError(Failure(Kind.OPERATOR, "wrong_api", detail))
             case IdKind.GLOBAL_ID:
                 path = f"ids/globalIds/{schema_id.value}"
             case IdKind.CONTENT_ID | IdKind.SCHEMA_ID:
                 path = f"ids/contentIds/{schema_id.value}"
-        # The answer is the schema itself, with what it refers to put in.
-        inline = {"dereference": "true"} if self._apicurio == 2 else {"references": "DEREFERENCE"}
         try:
-            return RegisteredSchema(SchemaFormat.UNKNOWN, json.dumps(self._get(path, inline)))
+            text = json.dumps(self._get(path))  # the answer is the schema itself
         except json.JSONDecodeError as error:
             if _PROTOBUF.search(error.doc):
                 return RegisteredSchema(SchemaFormat.PROTOBUF, error.doc)
             raise
+        references: dict[str, str] = {}
+        self._collect_versions(path, references, deadline)
+        return RegisteredSchema(SchemaFormat.UNKNOWN, text, tuple(references.values()))
 
-    def _get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
+    def _collect_versions(self, path: str, found: dict[str, str], deadline: Deadline) -> None:
+        """The texts of everything that the schema at ``path`` refers to, each once."""
+        for reference in self._get(f"{path}/references") or ():
+            group, artifact, version = (
+                quote(str(reference.get(part) or "default"), safe="")
+                for part in ("groupId", "artifactId", "version")
+            )
+            other = f"groups/{group}/artifacts/{artifact}/versions/{version}"
+            if other in found or len(found) >= _MAX_REFERENCES:
+                continue
+            _require_time(deadline)
+            found[other] = json.dumps(self._get(other if self._apicurio == 2 else f"{other}/content"))
+            self._collect_versions(other, found, deadline)
+
+    def _get(self, path: str) -> Any:
         # The only way to ask for another path with the client's credentials, TLS and fail-over.
-        return self._client._rest_client.get(path, dict(query) if query else None)  # noqa: SLF001
+        return self._client._rest_client.get(path)  # noqa: SLF001
+
+
+def _require_time(deadline: Deadline) -> None:
+    if deadline.passed:
+        raise AdapterError(Failure(Kind.TRANSIENT, "timeout", "too many references for the time"))
 
 
 # --- errors ---------------------------------------------------------------------------------------------
 
 
-def failure_of(error: Exception, *, not_found: frozenset[int]) -> Failure:
-    """What an exception of the client means, without anything of the answer's text in it. ``not_found``: the
-    error codes that say that the registry is well and has no such schema."""
+def failure_of(error: Exception) -> Failure:
+    """What an exception of the client means, without anything of the answer's text in it."""
     match error:
         case SchemaRegistryError():
-            return _answered(error.http_status_code, error.error_code, not_found)
+            return _answered(error.http_status_code, error.error_code, str(error.error_message))
         case OAuthTokenError():
             return _without_token(error.__context__)
         case httpx2.TimeoutException():
@@ -235,14 +250,14 @@ def _without_token(cause: BaseException | None) -> Failure:
     return Failure(Kind.OPERATOR, "oauth_refused", f"no token: {type(cause).__name__}")
 
 
-def _answered(status: int, code: int | None, not_found: frozenset[int]) -> Failure:
+def _answered(status: int, code: int | None, message: str) -> Failure:
     """What an answer that is no success means."""
     detail = f"HTTP {status}"
     if status == 401:
         return Failure(Kind.OPERATOR, "unauthorized", detail)
     if status == 403:
         return Failure(Kind.OPERATOR, "forbidden", detail)
-    if status == 404 and code in not_found:
+    if status == 404 and (code in _NOT_FOUND or (code == 404 and _NO_CONTENT.match(message))):
         return Failure(Kind.REFUSED, "schema_unknown", "the registry has no such schema")
     if status == 429:
         return Failure(Kind.THROTTLED, "rate_limited", detail)

@@ -105,15 +105,18 @@ def test_what_a_schema_refers_to_comes_with_it(server: RegistryServer) -> None:
 
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("kind", [IdKind.GLOBAL_ID, IdKind.CONTENT_ID])
-def test_apicurio_finds_its_own_ids_and_puts_in_what_they_refer_to(
+def test_apicurio_finds_its_own_ids_and_what_they_refer_to(
     server: RegistryServer, version: int, kind: IdKind
 ) -> None:
-    server.register("row", ROW)
+    server.register("deep", ROW.replace("Row", "Deep"))
+    server.register("row", ROW, references=[Reference("shop.Deep", "deep", 1)])
     known = server.register("envelope", ENVELOPE, references=[Reference("shop.Row", "row", 1)])
     number = known.global_id if kind is IdKind.GLOBAL_ID else known.id
     found = fetch(server.apicurio_url(version), SchemaId(kind, str(number)))
     assert found.format is SchemaFormat.UNKNOWN
-    assert json.loads(found.text)["fields"] == [{"name": "after", "type": json.loads(ROW)}]
+    assert json.loads(found.text) == json.loads(ENVELOPE)
+    deep = json.loads(ROW.replace("Row", "Deep"))
+    assert [json.loads(text) for text in found.references] == [json.loads(ROW), deep]
 
 
 def test_apicurio_s_protobuf_is_told_from_a_broken_answer(server: RegistryServer) -> None:
@@ -188,6 +191,8 @@ def test_an_id_that_apicurio_does_not_know_is_refused(server: RegistryServer) ->
 def test_an_address_that_is_no_registry_s_is_for_an_operator(server: RegistryServer) -> None:
     known = server.register("products-value", ROW)
     assert failure(f"{server.url}/elsewhere", by_id(known)).cause == "wrong_api"
+    content = SchemaId(IdKind.CONTENT_ID, str(known.id))
+    assert failure(server.apicurio_url(4), content).cause == "wrong_api"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +203,7 @@ def test_an_id_of_the_other_api_is_for_an_operator(
 ) -> None:
     found = failure(server.apicurio_url() if own_api else server.url, SchemaId(kind, "7"))
     assert (found.kind, found.cause) == (Kind.OPERATOR, "wrong_api")
-    assert "/apis/" in found.detail
+    assert "URL" in found.detail
 
 
 def test_nobody_there_is_waited_for() -> None:

