@@ -323,7 +323,7 @@ def test_bytes_that_are_not_of_their_schema_are_poison(lamp: Record) -> None:
 
 
 def test_text_that_is_not_utf8_is_poison(lamp: Record) -> None:
-    """Case 84, in Avro."""
+    """Case 83, in Avro."""
     assert (
         cause(learned(), replace(lamp, value=(lamp.value or b"").replace(b"lamp", b"l\xffmp"))) == "bad_avro"
     )
@@ -508,7 +508,7 @@ def test_a_union_of_several_types_keeps_its_value() -> None:
 
 
 def test_a_placeholder_is_recognised_in_text_and_in_bytes() -> None:
-    """Invariant 5; cases 40 and 41 in Avro."""
+    """Invariant 5."""
     placeholder = "__debezium_unavailable_value"
     schema = table(field("body", "string"), field("raw", "bytes"))
     row = {"id": 1, "body": placeholder, "raw": placeholder.encode()}

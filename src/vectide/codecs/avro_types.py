@@ -42,6 +42,8 @@ _PRIMITIVES: Final = {
     "bytes": "bytes",
     "string": "string",
 }
+_PLAIN: Final = frozenset({"boolean", "int8", "int16", "int32", "int64", "float", "double", "string"})
+_ENVELOPE: Final = frozenset({"after", "source", "op"})
 _CONNECT_TYPES: Final = {"int8": "int8", "int16": "int16"}
 #: What Avro's logical types are called in Connect and in Debezium.
 _LOGICAL: Final = {
@@ -75,7 +77,7 @@ class AvroSchema:
             raise _bad_schema(f"the registered schema is not Avro ({type(error).__name__})") from None
         self._fix = root.fix
         self.connect: Final = root.connect
-        self._head = b'{"schema":' + msgspec.json.encode(root.connect) + b',"payload":'
+        self._head, self._tail = wrapper_of(root.connect)
 
     def to_json(self, body: bytes) -> bytes:
         """The message that JsonConverter would have written. Raises DecodeError ``bad_avro`` when the bytes
@@ -89,7 +91,30 @@ class AvroSchema:
             raise DecodeError("bad_avro", f"{len(body) - file.tell()} bytes too many for its schema")
         if self._fix is not None:
             value = self._fix(value)
-        return self._head + msgspec.json.encode(value) + b"}"
+        return self._head + msgspec.json.encode(value) + self._tail
+
+
+def wrapper_of(connect: Mapping[str, Any] | None) -> tuple[bytes, bytes]:
+    """What to put before and behind a payload, so that the two are the message that JsonConverter would have
+    written: its schema, or nothing where the schema says nothing that the values do not say themselves.
+
+    Every message is read with its schema: of an envelope's it carries only what is about rows.
+    """
+    if connect is None or _is_plain(connect):
+        return b"", b""
+    told = dict(connect)
+    members = {member["field"]: member for member in connect.get("fields", ())}
+    if members.keys() >= _ENVELOPE:
+        told["fields"] = [members[name] for name in ("before", "after") if name in members]
+    return b'{"schema":' + msgspec.json.encode(told) + b',"payload":', b"}"
+
+
+def _is_plain(connect: Mapping[str, Any]) -> bool:
+    """Whether this is a record of nothing but numbers, texts and booleans."""
+    members = connect.get("fields", ())
+    return connect["type"] == "struct" and all(
+        member["type"] in _PLAIN and not member.keys() & {"name", "parameters"} for member in members
+    )
 
 
 # --- schemas --------------------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from vectide.core.model import DecodeError, Record
 from vectide.ports import IdKind, SchemaId
@@ -31,6 +31,8 @@ FRAME_CAUSES: Final = frozenset({"bad_frame", "bad_avro", "unsupported_schema", 
 _ID_SIZE: Final = 4
 _LONG_SIZE: Final = 8
 _GUID_SIZE: Final = 16
+#: Topics have few schemas and many records. What is refused is not remembered.
+_CACHED: Final = 4096
 
 
 class Frame(Enum):
@@ -49,8 +51,7 @@ _PREFIX: Final[Mapping[Frame, tuple[IdKind, int]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Framed:
+class Framed(NamedTuple):
     """A part of a record that names its schema, and its bytes without that name."""
 
     id: SchemaId
@@ -128,12 +129,14 @@ def _ids_in_headers(record: Record) -> list[SchemaId | None]:
     return [None if chosen is None else chosen[1] for chosen in best]
 
 
+@lru_cache(_CACHED)
 def _number(kind: IdKind, raw: bytes, size: int) -> SchemaId:
     if len(raw) != size:
         raise DecodeError("bad_frame", f"{len(raw)} bytes where a {kind.value} of {size} should be")
     return SchemaId(kind, str(int.from_bytes(raw, "big")))
 
 
+@lru_cache(_CACHED)
 def _guid(raw: bytes) -> SchemaId:
     if len(raw) != _GUID_SIZE:
         raise DecodeError("bad_frame", f"{len(raw)} bytes where a schema GUID of {_GUID_SIZE} should be")

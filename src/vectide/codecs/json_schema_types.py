@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from vectide.codecs.avro_types import wrapper_of
 from vectide.codecs.debezium import MAX_DEPTH
 from vectide.codecs.logical_types import DECIMAL
 from vectide.core.model import DecodeError, Value
@@ -46,7 +47,7 @@ class JsonSchema:
         if not isinstance(root, dict):
             raise DecodeError("bad_schema", "the registered schema is not a JSON Schema")
         self.connect, self._fix = _Types(root).of(root)
-        self._head = b'{"schema":' + msgspec.json.encode(self.connect) + b',"payload":'
+        self._head, self._tail = wrapper_of(self.connect)
 
     def to_json(self, body: bytes) -> bytes:
         """The message that JsonConverter would have written; bytes that are not JSON give none."""
@@ -55,7 +56,7 @@ class JsonSchema:
                 body = _ENCODER.encode(self._fix(_ANY.decode(body)))
             except (ValueError, RecursionError):
                 pass  # whoever reads the message will say what is wrong with it
-        return self._head + body + b"}"
+        return self._head + body + self._tail
 
 
 class _Types:

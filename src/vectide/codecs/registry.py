@@ -8,7 +8,6 @@ every shape of event is understood the same, whichever converter wrote it.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any, Final, Literal
 
 from vectide.codecs.avro_types import AvroSchema
@@ -70,10 +69,14 @@ class RegistryCodec:
         if missing:
             raise SchemaMissing(missing)
         return self._json.decode(
-            replace(
-                record,
-                key=record.key if key is None else self._key(key),
-                value=record.value if value is None else self._to_json(value),
+            Record(
+                record.topic,
+                record.partition,
+                record.offset,
+                record.key if key is None else self._key(key),
+                record.value if value is None else self._to_json(value),
+                record.headers,
+                record.timestamp_ms,
             )
         )
 
