@@ -13,7 +13,10 @@ from dataclasses import replace
 import pytest
 from tests.pipeline.shop import RECORDINGS, Shop, refused, running, until
 
+from vectide import app
 from vectide.core.model import Record
+from vectide.ports import MissingExtra
+from vectide.settings import load
 from vectide.testing.broker import BrokerProcess
 from vectide.testing.postgres import EmbeddedPostgres
 from vectide.testing.recordings import read_recording
@@ -186,3 +189,20 @@ def test_a_topic_without_frames_needs_no_word_from_the_registry(shop: Shop, regi
         until(lambda: shop.committed() == 56, "every record to be committed")
     assert 21 in shop.stored()
     assert shop.letters() == []
+
+
+def test_a_client_that_is_not_installed_is_named_with_its_extra(
+    shop: Shop, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load(with_registry(shop, registry))
+    monkeypatch.delitem(sys.modules, "vectide.registry", raising=False)
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(MissingExtra, match=r'httpx2.*pip install "vectide\[registry\]"'):
+        app.build_registry(settings)
+
+
+def test_nothing_of_it_is_loaded_without_a_registry() -> None:
+    code = "import sys, vectide.app_service; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    loaded = {name.partition(".")[0] for name in ran.stdout.split()}
+    assert not loaded & {"authlib", "fastavro", "httpx2"}
