@@ -36,7 +36,7 @@ simulate: setup ## the pump against simulated parts: SEEDS=10000 from FIRST=0
 
 .PHONY: bench
 bench: setup ## measure it against a plain consume-embed-write loop
-	@$(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: lint
 lint: setup ## style of the code, and who imports whom

@@ -22,7 +22,7 @@ SOURCE: Final = Path(__file__).resolve().parent.parent / "src" / PACKAGE
 #: or randomness.
 PURE: Final = frozenset(
     "__future__ abc base64 bisect collections copy dataclasses datetime decimal enum fractions functools "
-    "hashlib heapq itertools json math operator re statistics string types typing unicodedata uuid "
+    "hashlib heapq itertools json math operator re statistics string struct types typing unicodedata uuid "
     "zlib".split()
 )
 #: What is impure in modules that are not, and among the built-ins.

@@ -40,7 +40,7 @@ SAMPLE_RECORDS: Final = 5
 LOOKUP_LINGER_S: Final = 0.005
 LOOKUP_CONCURRENCY: Final = 2
 #: Planning the rows of one look-up keeps the pump's thread busy: small enough that calls do not wait for it.
-LOOKUP_ITEMS: Final = 128
+LOOKUP_ITEMS: Final = 64
 
 
 # --- parts ----------------------------------------------------------------------------------------------
@@ -74,6 +74,7 @@ def build_codec(settings: Settings) -> Codec:
         "registry" if registry.used else "json",
         unavailable=settings.codec.unavailable_placeholder,
         lenient_keys=any(mapping.key for mapping in settings.mappings),
+        mapping_of=settings.mapping_of,
         **framed,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from vectide.core import signals
 from vectide.core.failures import Kind
 from vectide.core.health import Health, health_of
 from vectide.core.lifecycle import State, Status, Trouble, assess
-from vectide.jobs.executor import SystemClock, ThreadExecutor
+from vectide.jobs.executor import SystemClock, ThreadExecutor, tune_interpreter
 from vectide.jobs.parts import Parts
 from vectide.jobs.stream import Stream
 from vectide.ops.http import HttpServer, ListenError, build_app
@@ -47,9 +46,7 @@ from vectide.settings import Settings, SettingsError, secret_values
 T = TypeVar("T")
 
 #: Time for one call of the start-up; it is repeated until it succeeds.
-START_CALL_S: Final = 10.0
-#: Workers need the interpreter only for moments, but at once: a free slot costs throughput.
-SWITCH_INTERVAL_S: Final = 0.001
+START_CALL_S: Final = 5.0
 
 
 class Stopped(Exception):
@@ -87,7 +84,6 @@ class Service:
 
     def run(self, ending: Callable[[], None] = lambda: None) -> None:
         """``ending`` is told when the work is over, well or not, and everything is about to be closed."""
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._logs.capture_libraries()
         self._telemetry.gauge(signals.BUILD_INFO, 1, version=__version__)
         http = self._http()
@@ -132,15 +128,7 @@ class Service:
         settings = self._settings
         given = build_all(settings, self._telemetry, self._logs)
         policy = policy_of(settings)
-        executor = ThreadExecutor(
-            {
-                "lookup": policy.lookup_concurrency,
-                "embed": policy.embed_concurrency,
-                "write": policy.write_concurrency,
-                "dead_letter": 1,
-                "schema": policy.schema_concurrency,
-            }
-        )
+        executor = ThreadExecutor(policy.pools)
         try:
             self._start_up(given)
             parts = Parts(
@@ -225,6 +213,7 @@ class Service:
     # --- run --------------------------------------------------------------------------------------------
 
     def _stream(self, stream: Stream) -> None:
+        tune_interpreter()
         stream.start()
         self._log.info("started", tables=len(self._settings.mappings), topics=len(self._settings.topics))
         while not stream.finished:

@@ -38,7 +38,8 @@ EXIT_FATAL: Final = 70
 
 _EXIT_CODES: Final = (
     "Exit codes: 0 done or clean stop; 1 a check or verification failed; 2 wrong configuration or usage; "
-    "3 a dependency refused, or does not answer a verb that does not wait; 70 a fatal error while running."
+    "3 a dependency refused, or does not answer a verb that does not wait; 70 a fatal error while running, "
+    "or a stop that took longer than its grace; 128+n ended at once by a second signal n."
 )
 
 app = typer.Typer(

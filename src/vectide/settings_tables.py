@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     ValidationError,
@@ -27,6 +28,7 @@ from pydantic_core import ErrorDetails
 from vectide.core.mapping import MappingError, MetadataField, TableMapping
 from vectide.core.softdelete import SoftDelete
 from vectide.core.template import Template, TemplateError
+from vectide.core.types import parse_type
 from vectide.settings_sections import Section, check_topic_or_pattern, message_of, topic_matches
 
 _TABLE_ID: Final = re.compile(r"[a-z0-9_-]{1,63}")
@@ -74,6 +76,11 @@ def _pairs(item: Any) -> Iterator[tuple[str, str]]:
         raise ValueError("must be a list of names and of {column: name in the store}")
 
 
+def _known_type(text: str) -> str:
+    parse_type(text)
+    return text
+
+
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_one_or_many)]
 
@@ -117,6 +124,10 @@ class TableSettings(Section):
     )
     soft_delete: Annotated[SoftDeleteSettings, BeforeValidator(_soft_delete)] | None = Field(
         default=None, description="Column, or column and values, that mark a row as deleted."
+    )
+    types: dict[Name, Annotated[str, AfterValidator(_known_type)]] = Field(
+        default_factory=dict,
+        description="Types of columns, for events that do not tell them (JSON without schemas).",
     )
     store_text: bool = Field(default=True, description="Whether the text is kept beside the vector.")
     on_incomplete: Annotated[tuple[Literal["stored", "dead-letter"], ...], BeforeValidator(_one_or_many)] = (
@@ -292,6 +303,7 @@ def _mapping(name: str, table: TableSettings, template: Template) -> TableMappin
         # What is kept serves only to complete an incomplete change.
         keep_values="stored" in table.on_incomplete,
         on_incomplete=table.on_incomplete,
+        types=tuple(table.types.items()),
     )
 
 

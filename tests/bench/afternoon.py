@@ -11,6 +11,7 @@ import json
 import os
 from typing import Any
 
+import numpy as np
 import psycopg
 from confluent_kafka import Consumer, Message
 from openai import OpenAI
@@ -74,22 +75,22 @@ def write(
     cursor = database.cursor()
     if rows:
         texts = [f"{row['name']}\n\n{row['description']}" for row in rows.values()]
-        answer = client.embeddings.create(model="hashing", input=texts).data
         parameters = []
-        for row, text, embedded in zip(rows.values(), texts, answer, strict=True):
+        for row, text, vector in zip(rows.values(), texts, embedded(client, texts), strict=True):
             metadata = json.dumps({"price": row["price"], "stock": row["stock"]})
-            parameters.append((row["id"], text, metadata, np_vector(embedded.embedding)))
+            parameters.append((row["id"], text, metadata, np.array(vector, dtype=np.float32)))
         cursor.executemany(UPSERT, parameters)
     if gone:
         cursor.execute("DELETE FROM products WHERE id = ANY(%s)", [gone])
     database.commit()
 
 
-def np_vector(numbers: list[float]) -> Any:
-    """What psycopg sends in binary."""
-    import numpy as np
-
-    return np.array(numbers, dtype=np.float32)
+def embedded(client: OpenAI, texts: list[str]) -> list[list[float]]:
+    """In one call, or in as few as the provider allows."""
+    most = int(os.environ["PROVIDER_ITEMS"] or BATCH)
+    slices = [texts[start : start + most] for start in range(0, len(texts), most)]
+    answers = [client.embeddings.create(model="hashing", input=part).data for part in slices]
+    return [one.embedding for answer in answers for one in answer]
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ _WORDS: Final = (
     "kettle board jar trowel tray lamp mat bag kitchen garden office travel winter balcony spare parts sold "
     "separately fits small flat cleaning minute tested rain comes apart under"
 ).split()
-_POOL: Final = np.random.default_rng(7).standard_normal(1 << 17, dtype=np.float32)
+_POOL: Final = np.random.default_rng(7).standard_normal(1 << 17)
 
 
 def quick_vector(text: str, dimensions: int) -> Vector:
@@ -33,8 +33,8 @@ def quick_vector(text: str, dimensions: int) -> Vector:
     digest = crc32(text.encode())
     start, step = digest & 0xFFFF, digest >> 16
     vector = _POOL[start : start + dimensions] + _POOL[0x10000 + step - dimensions :][:dimensions]
-    unit: Vector = vector / np.sqrt(vector @ vector)
-    return unit
+    unit = vector / np.sqrt(vector @ vector)
+    return unit.astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,11 @@ class Running:
         status, body = self.get("/readyz")
         return status, json.loads(body) if status else {}
 
+    def state(self) -> tuple[int, str, str]:
+        """Status of the readiness, the state and its reason."""
+        status, body = self.readiness()
+        return status, body.get("state", ""), body.get("reason", "")
+
     def until_ready(self) -> None:
         self._until(lambda: self.readiness()[0] == 200, "the service to be ready")
 

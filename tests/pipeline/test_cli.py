@@ -250,6 +250,18 @@ def test_preview_reads_a_recording_without_kafka(vectide: Vectide, shop: Shop) -
     assert {decision for decision, _ in decisions(ran)} == {"embed", "patch", "skip", "remove"}
 
 
+def test_preview_reads_the_types_that_a_table_declares(vectide: Vectide, shop: Shop) -> None:
+    """Case 37."""
+    environment = shop.environment(
+        VECTIDE_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1",
+        VECTIDE_TABLES=shop.tables(
+            source="unwrapped.public.products", metadata=["price"], types={"price": "numeric(10,2)"}
+        ),
+    )
+    ran = vectide(environment, "preview", "--recording", str(RECORDINGS / "unwrapped.jsonl.gz"), "--json")
+    assert ran.json_lines[0]["metadata"] == {"price": "469.78"}
+
+
 def test_preview_says_what_is_wrong_with_a_recording(vectide: Vectide, shop: Shop, tmp_path: Path) -> None:
     ran = vectide(shop.environment(), "preview", "--recording", str(tmp_path / "none.jsonl"))
     assert (ran.code, ran.out) == (2, "")

@@ -721,7 +721,7 @@ def test_a_broker_that_was_down_is_waited_for(own_stage: Stage) -> None:
     member.until(lambda: member.offsets(("topic", 0))[-1:] == [1])
     assert member.source.problems == {}
     assert member.counts.seen[signals.SOURCE_ERRORS, "all_brokers_down"] >= 1
-    assert {"source_error", "kafka_client"} <= set(member.lines.events)
+    assert "source_error" in member.lines.events
 
 
 @pytest.mark.parametrize("protocol", [NEW, CLASSIC], ids=["new", "classic"])

@@ -78,8 +78,10 @@ def test_events_become_rows_of_the_store_and_a_signal_ends_it_with_everything_co
         assert 'vectide_state{state="running"} 1.0' in metrics
         shop.produce(shop.upsert(7001, "last minute"), shop.delete(7001), shop.upsert(7002, "very last"))
         until(lambda: 7002 in shop.stored(), "the last row")
+        asked_s = time.monotonic()
         service.signal(signal.SIGTERM)
         assert service.wait() == 0
+        assert time.monotonic() - asked_s < 3  # nothing is under way: no part of the grace is needed
     assert shop.committed() == len(records) + 3
     assert 7001 not in shop.stored()
     assert service.events("stopped")[0]["replayed_later"] == 0
@@ -135,8 +137,7 @@ def test_an_unreachable_store_is_waited_for_alive_and_not_ready(
     try:
         with running(shop.environment()) as service:
             until(lambda: service.events("waiting"), "it to say that it waits")
-            status, body = service.readiness()
-            assert (status, body["state"], body["reason"]) == (503, "starting", "store: connection")
+            assert service.state() == (503, "starting", "store: connection")
             assert service.get("/livez")[0] == 200
             assert 'vectide_state{state="starting"} 1.0' in service.get("/metrics")[1]
             assert "Connection refused" in service.events("waiting")[0]["detail"]
@@ -146,6 +147,24 @@ def test_an_unreachable_store_is_waited_for_alive_and_not_ready(
     finally:
         if postgres.pid is None:
             postgres.start()
+
+
+def test_an_outage_of_kafka_is_shown_until_it_is_over(shop: Shop, broker: BrokerProcess) -> None:
+    with running(shop.environment()) as service:
+        service.until_ready()
+        broker.set_down()
+        try:
+            outage = (200, "waiting", "kafka (cluster): all_brokers_down")
+            until(lambda: service.state() == outage, "the outage to be shown")
+            over_s = time.monotonic() + 2.5  # longer than it takes to look at what the cluster answered
+            while time.monotonic() < over_s:
+                assert service.state() == outage
+                time.sleep(0.1)
+        finally:
+            broker.set_up()
+        until(lambda: service.state() == (200, "running", ""), "the outage to be over")
+        shop.produce(shop.upsert(1, "after the outage"))
+        until(lambda: shop.stored() == {1: "after the outage"}, "the row")
 
 
 def test_it_can_be_stopped_while_it_waits(shop: Shop) -> None:

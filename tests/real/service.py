@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -16,6 +16,8 @@ from confluent_kafka import (
     Consumer,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
+    KafkaError,
+    KafkaException,
     Message,
     TopicPartition,
 )
@@ -24,11 +26,17 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 from prometheus_client.parser import text_string_to_metric_families
 from tests.real.jars import StackError
-from tests.real.processes import Child, free_port
+from tests.real.processes import Child, free_port, wait_until
 
 IN_FLIGHT = "vectide_in_flight_records"
 UNAVAILABLE = b'"__debezium_unavailable_value"'
 LAG = "vectide_lag_records"
+#: What a broker answers while it makes its topic for offsets, or reads it.
+NO_COORDINATOR_YET = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +120,7 @@ class Kafka:
     def __init__(self, bootstrap: str):
         self._bootstrap = bootstrap
         self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+        self._askers: dict[str, Consumer] = {}
 
     def create_topic(self, name: str, partitions: int = 1) -> None:
         for future in self._admin.create_topics([NewTopic(name, partitions, 1)]).values():
@@ -132,16 +141,28 @@ class Kafka:
         answers = self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED)
         return {(at.topic, at.partition): future.result(20).offset for at, future in answers.items()}
 
-    def committed(self, group: str) -> dict[tuple[str, int], int]:
-        """The group's committed offset of every partition that has one."""
-        asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-        partitions = next(iter(asked.values())).result(20).topic_partitions or []
-        return {(at.topic, at.partition): at.offset for at in partitions if at.offset >= 0}
+    def committed(self, group: str, partitions: Collection[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """The group's committed offset of each of these partitions that has one."""
+        if group not in self._askers:  # the admin client can crash while the broker chooses a coordinator
+            self._askers[group] = self._consumer(group)
+        asked = [TopicPartition(topic, partition) for topic, partition in partitions]
+
+        def answer() -> list[TopicPartition] | None:
+            try:
+                return self._askers[group].committed(asked, timeout=20)
+            except KafkaException as error:
+                if error.args[0].code() not in NO_COORDINATOR_YET:
+                    raise
+                return None
+
+        known = wait_until(f"group {group} has a coordinator", answer, 60)
+        return {(at.topic, at.partition): at.offset for at in known if at.offset >= 0}
 
     def lag(self, group: str, topics: Sequence[str]) -> int:
         """Records between the group's commits and the ends."""
-        committed = self.committed(group)
-        return sum(end - committed.get(at, 0) for at, end in self.ends(topics).items())
+        ends = self.ends(topics)
+        committed = self.committed(group, ends)
+        return sum(end - committed.get(at, 0) for at, end in ends.items())
 
     def rewind(self, group: str, topics: Sequence[str]) -> None:
         """Commit the very beginning for a group without members."""
@@ -161,7 +182,7 @@ class Kafka:
     def messages(self, topics: Sequence[str]) -> Iterator[Message]:
         """Everything up to the present ends."""
         ends = self.ends(topics)
-        reader = Consumer({"bootstrap.servers": self._bootstrap, "group.id": "reader", "log_level": 0})
+        reader = self._consumer("reader")
         try:
             for (topic, partition), end in ends.items():
                 reader.assign([TopicPartition(topic, partition, 0)])
@@ -177,7 +198,13 @@ class Kafka:
 
     def close(self) -> None:
         """No calls after this."""
+        for asker in self._askers.values():
+            asker.close()
         del self._admin
+
+    def _consumer(self, group: str) -> Consumer:
+        """Not a member of the group: it never subscribes."""
+        return Consumer({"bootstrap.servers": self._bootstrap, "group.id": group, "log_level": 0})
 
 
 def _kinds(value: bytes | None) -> Iterator[str]:

@@ -108,7 +108,7 @@ class SimBroker:
 class SimSource:
     """One consumer of the group. Rebalances and lost partitions come from the scenario's faults."""
 
-    def __init__(self, broker: SimBroker, clock: SimClock, rng: random.Random) -> None:
+    def __init__(self, broker: SimBroker, clock: SimClock, rng: random.Random, commits_lost: float) -> None:
         self._broker = broker
         self._clock = clock
         self._rng = rng
@@ -120,6 +120,7 @@ class SimSource:
         self._pending: list[str] = []
         self._away: list[Partition] = list(broker.logs)
         self._back_at_s = 0.0
+        self._commits_lost = commits_lost
         self.commits_fail = False
 
     def start(self, listener: SourceListener) -> None:
@@ -210,7 +211,7 @@ class SimSource:
         for partition, offset in positions.items():
             assert partition in self._positions, f"commit for {partition}, which is not assigned"
             self._stored[partition] = offset
-        if self.commits_fail or (not wait and self._rng.random() < 0.1):
+        if self.commits_fail or (not wait and self._rng.random() < self._commits_lost):
             if wait:
                 raise AdapterError(Failure(Kind.TRANSIENT, "coordinator"))
             return  # what is stored goes with the next commit

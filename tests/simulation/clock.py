@@ -50,6 +50,8 @@ class SimExecutor:
         self._rng = rng
         self._finished: list[Completion] = []
         self._pending: list[Callable[[], None]] = []
+        #: Told of every call, by the name of its pool.
+        self.watch: Callable[[str], None] = lambda pool: None
 
     def submit(self, pool: str, call: Callable[[], Any], done: Callable[[Completion], None]) -> None:
         def apply() -> None:
@@ -60,11 +62,12 @@ class SimExecutor:
                 completion = Completion(done, result=call())
             except AdapterError as error:
                 completion = Completion(done, error=error)
-            delay_s = self._rng.choice((0.0, 0.001, 0.02))
+            delay_s = 0.3 if self._rng.random() < 0.05 else self._rng.choice((0.0, 0.001, 0.02))
             self._clock.at(self._clock.now_s + delay_s, lambda: self._finished.append(completion))
 
         self._pending.append(apply)
         self._clock.at(self._clock.now_s + self._rng.choice((0.0, 0.001, 0.01, 0.1)), apply)
+        self.watch(pool)
 
     def crash(self) -> None:
         """The process dies: requests on the wire arrive or do not, nobody hears the answers."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.simulation.broker import SimRegistry
-from tests.simulation.run import failure_of, first_failing, shrink
+from tests.simulation.run import failing, failure_of, shrink
 
 from vectide.core import lane as lanes
 from vectide.core import planner
@@ -17,7 +18,7 @@ from vectide.core.breaker import Breaker
 from vectide.core.budget import Budget
 from vectide.core.failures import Failure, Kind
 from vectide.core.lane import Entry, Lane, Merged, RowQueue
-from vectide.core.model import Deleted, Record, Stamp, Upserted
+from vectide.core.model import Deleted, Record, Stamp
 from vectide.core.planner import Drift, Known, PatchMetadata, Plan, Skip
 from vectide.core.station import Station, Unit
 from vectide.core.tracker import Tracker
@@ -51,17 +52,21 @@ def mutant(plant: Plant) -> Plant:
     return plant
 
 
-def hunt(name: str, seeds: int) -> tuple[int, int, str] | None:
-    """The first seed that finds the defect, the events of its shrunk trace, and what it says."""
+def hunt(name: str, seeds: int, events: int) -> tuple[int, int, str] | None:
+    """A seed that finds the defect, the events of its shrunk trace, and what it says; the first seed whose
+    trace has at most ``events``, else the best of a few."""
+    best: tuple[int, int, str] | None = None
     with pytest.MonkeyPatch.context() as patch:
         MUTANTS[name](patch)
-        failing = first_failing(0, seeds)
-        if failing is None:
-            return None
-        small = shrink(failing)
-        found = failure_of(small)
-        assert found is not None
-        return failing.seed, len(small.events), found[0]
+        for scenario in islice(failing(range(seeds)), 4):
+            small = shrink(scenario)
+            found = failure_of(small)
+            assert found is not None
+            if best is None or len(small.events) < best[1]:
+                best = (scenario.seed, len(small.events), found[0])
+            if best[1] <= events:
+                break
+    return best
 
 
 # --- offsets ------------------------------------------------------------------------------------------------
@@ -264,17 +269,12 @@ def stale_rows_are_not_marked(patch: pytest.MonkeyPatch) -> None:
 
 @mutant
 def columns_carry_across_a_delete(patch: pytest.MonkeyPatch) -> None:
-    follow = lanes._follow  # noqa: SLF001
-    seen: list[Upserted] = []
+    def wrong(entries: Sequence[Entry]) -> Merged:
+        *absorbed, last = entries
+        kept = [entry for entry in absorbed if not isinstance(entry.change, Deleted)]
+        return replace(lanes.merge([*kept, last]), absorbed=len(absorbed))
 
-    def wrong(earlier: Upserted | Deleted, later: Upserted | Deleted) -> Upserted | Deleted:
-        if isinstance(earlier, Upserted):
-            seen[:] = [earlier]
-        elif isinstance(later, Upserted) and seen and seen[0].key == later.key:
-            return follow(seen[0], later)
-        return follow(earlier, later)
-
-    patch.setattr(lanes, "_follow", wrong)
+    patch.setattr(work, "merge", wrong)
 
 
 @mutant
@@ -357,18 +357,6 @@ def what_settles_is_never_released(patch: pytest.MonkeyPatch) -> None:
 @mutant
 def a_flood_of_dead_letters_is_not_stopped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Breaker, "dead_letter", lambda self: True)
-
-
-@mutant
-def one_poison_record_halts_its_table_for_ever(patch: pytest.MonkeyPatch) -> None:
-    rearm = Breaker.rearm
-
-    def wrong(self: Breaker) -> None:
-        self.tripped = True
-        rearm(self)
-        self._row = 10**9
-
-    patch.setattr(Breaker, "rearm", wrong)
 
 
 # --- schemas ------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from tests.simulation.broker import SimBroker, SimDeadLetters, SimRegistry, SimSource
@@ -32,6 +32,10 @@ OPERATOR_COMES_AFTER_S = 3.0
 GRACE_S = 4.0
 
 
+class Killed(BaseException):
+    """The process dies in the middle of a step."""
+
+
 class Run:
     """One world and the pump in it; after a crash or a stop another pump."""
 
@@ -47,11 +51,13 @@ class Run:
             SimProvider(rng, scenario.error_rate),
             SimStore(rng, scenario),
             SimDeadLetters(broker, rng, scenario.error_rate),
-            SimSource(broker, self.clock, rng),
+            SimSource(broker, self.clock, rng, scenario.commits_lost),
             SimRegistry(rng, scenario.error_rate),
         )
         self._watch = Watch(self._world, scenario)
         self.log.heard = self._watch.log_line
+        self._watch.settles = self._count_settled
+        self._settles = self._writes = 0
         self._executor = SimExecutor(self.clock, rng)
         self._crashed = False
         self._ousted = False
@@ -65,9 +71,10 @@ class Run:
 
     def _start(self) -> None:
         world, telemetry = self._world, SimTelemetry()
-        world.source = SimSource(world.broker, self.clock, self._rng)
+        world.source = SimSource(world.broker, self.clock, self._rng, self.scenario.commits_lost)
         world.broker.learned.clear()
         self._executor = SimExecutor(self.clock, self._rng)
+        self._executor.watch = self._count_call
         parts = Parts(
             world.source,
             world.broker.decode,
@@ -97,10 +104,11 @@ class Run:
             records_in_flight=self.scenario.records_in_flight,
             bytes_in_flight=self.scenario.bytes_in_flight,
             poll_records=10,
-            commit_interval_s=self.scenario.commit_interval_s,
+            commit_interval_s=0.2,
             revoke_drain_s=1.0,
             grace_s=GRACE_S,
             halt_probe_s=0.5,
+            busy_wait_s=0.01,
             incomplete_patience_s=0.3,
             failures=FailurePolicy(backoff_first_s=0.01, backoff_max_s=0.5, probe_s=0.5),
             breaker=BreakerLimits(in_a_row=self._dead_in_a_row, window=NO_LIMIT),
@@ -114,6 +122,24 @@ class Run:
                 self._ousted = True
             case "stop" if self._stopped_at_s is None:
                 self._stopped_at_s = self.clock.now_s
+            case "rebalance" | "lost":
+                self._world.source.disturb(what)
+
+    def _count_settled(self) -> None:
+        self._settles += 1
+        self._strike_at(self._settles, ("crash", "stop", "rebalance", "lost"))
+
+    def _count_call(self, station: str) -> None:
+        if station == "write":
+            self._writes += 1
+            self._strike_at(self._writes, ("takeover",))
+
+    def _strike_at(self, count: int, kinds: Sequence[str]) -> None:
+        for fault in self.scenario.faults:
+            if fault.count == count and fault.what in kinds:
+                if fault.what == "crash":
+                    raise Killed
+                self._strike(fault.what)
 
     def _restart(self) -> None:
         self.log.info("RESTART")
@@ -145,7 +171,10 @@ class Run:
         """One turn of whatever process lives, and the checks after it."""
         self._live_or_die()
         before_s = self.clock.now_s
-        self.stream.step()
+        try:
+            self.stream.step()
+        except Killed:
+            self._restart()
         self._watch.step()
         if self.clock.now_s == before_s:
             self.clock.advance_to(self.clock.now_s + 0.0001)
@@ -208,13 +237,9 @@ def failure_of(scenario: Scenario) -> tuple[str, list[str]] | None:
     return None
 
 
-def first_failing(first: int, count: int) -> Scenario | None:
-    """The scenario of the first failing seed among ``count`` from ``first`` on."""
-    for seed in range(first, first + count):
-        scenario = draw(seed)
-        if failure_of(scenario) is not None:
-            return scenario
-    return None
+def failing(seeds: Iterable[int]) -> Iterator[Scenario]:
+    """The scenarios of the failing seeds."""
+    return (scenario for scenario in map(draw, seeds) if failure_of(scenario) is not None)
 
 
 # --- shrinking ------------------------------------------------------------------------------------------
@@ -222,7 +247,7 @@ def first_failing(first: int, count: int) -> Scenario | None:
 
 def shrink(scenario: Scenario) -> Scenario:
     """Leave out events, faults and troubles as long as it still fails somehow."""
-    scenario = _simplified(scenario)
+    scenario = _of_one_row(_simplified(scenario))
     progress = True
     while progress:
         progress = False
@@ -242,8 +267,19 @@ def _simplified(scenario: Scenario) -> Scenario:
         {"conditional": True},
         {"dead_in_a_row": NO_LIMIT},
         {"per_schema": 0},
+        {"commits_lost": 0.0},
     ):
-        scenario = _failing(replace(scenario, **easier), luck=2) or scenario
+        scenario = _failing(replace(scenario, **easier), tries=2) or scenario
+    return scenario
+
+
+def _of_one_row(scenario: Scenario) -> Scenario:
+    """Most defects need a single row."""
+    for topic, row in sorted({(event.topic, event.row) for event in scenario.events}):
+        others = {at for at, event in enumerate(scenario.events) if (event.topic, event.row) != (topic, row)}
+        found = _failing(scenario.without(others, set()), tries=8)
+        if found is not None:
+            return found
     return scenario
 
 
@@ -252,8 +288,7 @@ def _without_runs(scenario: Scenario, kind: str, size: int) -> Scenario:
     while at < len(getattr(scenario, kind)):
         gone = set(range(at, at + size))
         smaller = scenario.without(*((gone, set()) if kind == "events" else (set(), gone)))
-        # What is left draws other numbers: the smaller the scenario, the more of them are worth a try.
-        found = _failing(smaller, luck=1 if size > 2 else 6)
+        found = _failing(smaller, tries=2 if size > 2 else 8)
         if found is None:
             at += size
         else:
@@ -261,9 +296,19 @@ def _without_runs(scenario: Scenario, kind: str, size: int) -> Scenario:
     return scenario
 
 
-def _failing(scenario: Scenario, luck: int) -> Scenario | None:
-    for extra in range(luck):
-        tried = replace(scenario, luck=scenario.luck + extra)
+def _failing(scenario: Scenario, tries: int) -> Scenario | None:
+    """The scenario, if need be with other luck, that fails. What is left of a scenario draws other numbers,
+    and its faults come at other moments."""
+    for extra in range(tries):
+        tried = scenario
+        if extra:
+            rng = random.Random(extra)  # noqa: S311
+            faults = [
+                replace(fault, count=rng.randint(1, len(scenario.events))) if fault.count else fault
+                for fault in scenario.faults
+                if scenario.events
+            ]
+            tried = replace(scenario, luck=scenario.luck + extra, faults=tuple(faults))
         if failure_of(tried) is not None:
             return tried
     return None
@@ -289,9 +334,8 @@ def report(scenario: Scenario) -> str:
 def main(first: int, count: int, tell: Callable[[str], object] = print) -> int:
     """Run ``count`` seeds from ``first`` on; 1 when one fails."""
     began = time.perf_counter()
-    failing = first_failing(first, count)
-    if failing is not None:
-        tell(report(failing))
+    for scenario in failing(range(first, first + count)):
+        tell(report(scenario))
         return 1
     tell(f"{count} seeds from {first}: clean, {time.perf_counter() - began:.1f} s")
     return 0

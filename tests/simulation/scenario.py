@@ -7,7 +7,7 @@ can be shrunk by leaving members out.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -55,17 +55,20 @@ class Event:
 
 @dataclass(frozen=True)
 class Fault:
-    """``what`` happens from ``at_s`` for ``for_s`` seconds."""
+    """``what`` happens from ``at_s`` for ``for_s`` seconds; with a ``count``, at the moment when so many
+    records have settled (so many writes were started for a takeover)."""
 
     at_s: float
     what: str
     for_s: float = 0.0
+    count: int = 0
 
 
 @dataclass(frozen=True)
 class Scenario:
     """``conditional``: the store refuses writes that are older than what it holds. ``dead_in_a_row``: the
-    dead-letter breaker's limit. ``luck`` changes what the run draws, and nothing else."""
+    dead-letter breaker's limit. ``commits_lost``: the share of commits
+    that fail. ``luck`` changes what the run draws, and nothing else."""
 
     seed: int
     events: tuple[Event, ...]
@@ -76,9 +79,9 @@ class Scenario:
     bytes_in_flight: int = 10**9
     conditional: bool = True
     dead_in_a_row: int = NO_LIMIT
-    commit_interval_s: float = 0.2
     #: So many records of a partition share a schema, which the registry has to tell; 0: they need none.
     per_schema: int = 0
+    commits_lost: float = 0.1
     luck: int = 0
 
     def without(self, events: set[int], faults: set[int]) -> Scenario:
@@ -104,7 +107,7 @@ class Scenario:
                 *(f"  {fault}" for fault in self.faults),
                 " ".join(
                     f"{name}={getattr(self, name)}"
-                    for name in (*settings, "dead_in_a_row", "commit_interval_s", "per_schema", "luck")
+                    for name in (*settings, "dead_in_a_row", "commits_lost", "per_schema", "luck")
                 ),
             ]
         )
@@ -117,19 +120,24 @@ class _Source:
     rng: random.Random
     mapping: TableMapping
     size: int
+    live: Mapping[str, float]
+    absent: Mapping[str, float]
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
     texts: int = 0
-    moved: bool = False
+    #: What the next statements are already known to be, the last one first.
+    follow_up: list[tuple[int, str]] = field(default_factory=list)
     #: From now on rows are spread over the partitions in another way, as after adding partitions.
     grown: bool = False
 
     def events(self, at_s: float) -> list[Event]:
         """What one statement of the source makes: mostly one record."""
-        row = self.rng.randrange(self.size)
-        kinds, weights = zip(*(_LIVE if row in self.rows else _ABSENT).items(), strict=True)
-        kind = self.rng.choices(kinds, weights)[0]
+        row, kind = self._next()
         if kind == "flip":
             return self._flip(at_s, row)
+        if kind == "reborn":
+            return [self._event(at_s, row, self._change(row, each), each) for each in _REBORN]
+        if kind == "twins":
+            return self._twins(at_s, row)
         if kind != "rename":
             return [self._event(at_s, row, self._change(row, kind), kind)]
         new = self.rng.randrange(self.size)
@@ -143,6 +151,20 @@ class _Source:
             self._event(at_s, new, created, "renamed here"),
         ]
 
+    def _next(self) -> tuple[int, str]:
+        if self.follow_up:
+            return self.follow_up.pop()
+        row = self.rng.randrange(self.size)
+        kind = self._kind(self.live if row in self.rows else self.absent)
+        if kind == "moved_text":
+            self.follow_up += [(row, "partial_title"), (row, "moved_text")]
+        elif kind == "poison_text":
+            self.follow_up.append((row, "partial_title"))
+        return row, kind
+
+    def _kind(self, weights: Mapping[str, float]) -> str:
+        return self.rng.choices(list(weights), list(weights.values()))[0]
+
     def _flip(self, at_s: float, row: int) -> list[Event]:
         """A change that the next record takes back."""
         before = dict(self.rows[row])
@@ -150,8 +172,16 @@ class _Source:
         self.rows[row] = before
         return [
             self._event(at_s, row, there, "there"),
-            self._event(at_s, row, self._change(row, "noop"), "and back"),
+            self._event(at_s, row, self._change(row, "noop"), _BACK),
         ]
+
+    def _twins(self, at_s: float, row: int) -> list[Event]:
+        """Two rows get the same text."""
+        texts = {"title": self._text(), "body": self._text()}
+        pair = (row, self.rng.randrange(self.size))
+        for each in pair:
+            self.rows[each] = self._new() | texts
+        return [self._event(at_s, each, self._change(each, "noop"), "twin") for each in pair]
 
     def _event(self, at_s: float, row: int, change: Change | None, kind: str) -> Event:
         partition = (row + self.grown) % PARTITIONS[self.mapping.source]
@@ -166,7 +196,7 @@ class _Source:
             self.rows.pop(row, None)
             return Deleted(_key(row), committed_ms=0)
         columns = self.rows.setdefault(row, self._new())
-        columns.update(self._edit(kind))
+        columns.update(self._edit(kind, columns))
         unavailable = _UNAVAILABLE.get(kind, frozenset())
         seen = {name: value for name, value in columns.items() if name not in unavailable}
         return Upserted(_key(row), {"id": row, **seen}, unavailable, committed_ms=0)
@@ -174,15 +204,14 @@ class _Source:
     def _new(self) -> dict[str, Any]:
         return {"title": self._text(), "body": self._text(), "price": 1, "note": "n", "gone": False}
 
-    def _edit(self, kind: str) -> dict[str, Any]:
+    def _edit(self, kind: str, columns: Mapping[str, Any]) -> dict[str, Any]:
         match kind:
             case "text" | "partial_title" | "partial_note":
                 return {"title": self._text()}
             case "body":
                 return {"body": self._text()}
             case "moved_text":
-                self.moved = not self.moved
-                return _SAME_TEXT[self.moved]
+                return _SAME_TEXT[columns["title"] != "one"]
             case "metadata" | "partial_metadata":
                 return {"price": self.rng.randrange(3)}
             case "note":
@@ -195,13 +224,15 @@ class _Source:
 
     def _text(self) -> str:
         self.texts += 1
-        return f"text {self.texts if self.rng.random() < 0.85 else 0}"
+        return f"text {self.texts if self.rng.random() < 0.75 else 0}"
 
 
 def _key(row: int) -> Mapping[str, Any]:
     return {"id": row}
 
 
+_REBORN = ("delete", "partial_title")
+_BACK = "and back"
 _HOLES = (0, 0, 0, 0, 1, 2)
 #: Columns that the event does not tell, by kind of event.
 _UNAVAILABLE = {
@@ -225,13 +256,13 @@ _ABSENT = {
     "tombstone": 2,
     "heartbeat": 1,
     "poison_text": 1,
-    GARBAGE: 1,
+    GARBAGE: 2,
 }
 _LIVE = {
     "noop": 3,
     "text": 6,
     "body": 3,
-    "moved_text": 7,
+    "moved_text": 2,
     "metadata": 5,
     "note": 1,
     "partial_metadata": 3,
@@ -243,13 +274,16 @@ _LIVE = {
     "undelete": 1.5,
     "delete": 4,
     "rename": 1.5,
-    "flip": 3,
-    "poison_text": 1.2,
-    "poison_metadata": 1.2,
+    "flip": 6,
+    "reborn": 3,
+    "twins": 2,
+    "poison_text": 2,
+    "poison_metadata": 2,
     "cured": 2,
     "heartbeat": 1,
-    GARBAGE: 1,
+    GARBAGE: 2,
 }
+_BUSY = {"flip": 4, "text": 3, "metadata": 1, "delete": 1}
 FAULTS = {
     "crash": 4,
     "stop": 2,
@@ -266,46 +300,83 @@ FAULTS = {
     "dlq_down": 2,
     "dlq_refuses": 1,
     "commits_fail": 2,
-    "drift": 3,
+    "drift": 6,
     "registry_down": 2,
     "registry_refuses": 1,
 }
 
 
+#: Faults that befall the process or its partitions at one moment.
+ABRUPT = frozenset({"crash", "stop", "takeover", "rebalance", "lost"})
+
+
 def draw(seed: int) -> Scenario:
     """The scenario of a seed."""
     rng = random.Random(seed)  # noqa: S311  reproducible on purpose
+    if rng.random() < 0.2:
+        return _delicate(seed, rng)
     events = _draw_events(rng)
     span_s = max(0.5, *(event.at_s for event in events))
-    faults = [
-        Fault(
-            rng.random() * span_s * 1.5,
-            rng.choices(list(FAULTS), list(FAULTS.values()))[0],
-            rng.choice((0.05, 0.5, 3.0)),
-        )
-        for _ in range(rng.choice((0, 0, 1, 2, 4)))
-    ]
+    faults = [_draw_fault(rng, span_s, events) for _ in range(rng.choice((0, 0, 1, 2, 4)))]
     return Scenario(
         seed,
         tuple(events),
         tuple(sorted(faults, key=lambda fault: fault.at_s)),
-        error_rate=rng.choice((0.0, 0.0, 0.05, 0.25)),
+        error_rate=rng.choice((0.0, 0.05, 0.25)),
         batch_items=rng.choice((1, 2, 4, 64)),
         records_in_flight=rng.choice((1, 5, 1000)),
         bytes_in_flight=rng.choice((1000, 10**9, 10**9)),
         conditional=rng.random() < 0.5,
-        dead_in_a_row=rng.choice((1, NO_LIMIT, NO_LIMIT)),
-        commit_interval_s=rng.choice((0.05, 0.2, 3.0)),
+        dead_in_a_row=rng.choice((1, 1, NO_LIMIT, NO_LIMIT, NO_LIMIT)),
+        commits_lost=rng.choice((0.0, 0.1, 0.9)),
         per_schema=rng.choice((0, 0, 1, 3, 10)),
     )
 
 
+def _delicate(seed: int, rng: random.Random) -> Scenario:
+    """Two busy rows, nothing that fails but the process, at the worst moments, with little committed."""
+    source = _Source(rng, PRODUCTS, 2, _BUSY, {"insert": 1})
+    pace_s = rng.choice((0.0, 0.1, 0.2))
+    events = [event for at in range(12) for event in source.events(at * pace_s)]
+    counts = _delicate_moments(events)
+    faults = [
+        Fault(0.0, rng.choice(("crash", "takeover", "lost")), count=rng.choice(counts)) for _ in range(2)
+    ]
+    return Scenario(
+        seed,
+        tuple(events),
+        tuple(faults),
+        batch_items=rng.choice((1, 64)),
+        conditional=rng.random() < 0.5,
+        commits_lost=0.9,
+    )
+
+
+def _delicate_moments(events: Sequence[Event]) -> Sequence[int]:
+    """After how many records something was done that may have to be done again."""
+    backs = [at + 1 for at, event in enumerate(events) if event.kind == _BACK]
+    return backs or range(1, len(events) + 1)
+
+
+def _draw_fault(rng: random.Random, span_s: float, events: Sequence[Event]) -> Fault:
+    what = rng.choices(list(FAULTS), list(FAULTS.values()))[0]
+    if what in ABRUPT and rng.random() < 0.5:
+        return Fault(0.0, what, count=rng.choice(_delicate_moments(events)))
+    return Fault(rng.random() * span_s * 1.5, what, rng.choice((0.05, 0.5, 3.0)))
+
+
+def _swarm(rng: random.Random, weights: Mapping[str, float]) -> dict[str, float]:
+    """Some kinds not at all, others often: rare things then meet more often in some scenario."""
+    return {kind: weight * rng.choice((0.01, 0.01, 1, 1, 5)) for kind, weight in weights.items()}
+
+
 def _draw_events(rng: random.Random) -> list[Event]:
-    size = rng.choice((2, 5, 5, 12))
-    tables = [_Source(rng, PRODUCTS, size), _Source(rng, USERS, size)]
+    size = rng.choice((2, 3, 5, 12))
+    live, absent = _swarm(rng, _LIVE), _swarm(rng, _ABSENT)
+    tables = [_Source(rng, mapping, size, live, absent) for mapping in (PRODUCTS, USERS)]
     only_one = rng.random() < 0.6
     count = rng.choice((5, 15, 40))
-    pace_s = rng.choice((0.0, 0.003, 0.05))
+    pace_s = rng.choice((0.0, 0.01, 0.1))
     grows_at = rng.randrange(count) if rng.random() < 0.1 else count
     at_s = 0.0
     events: list[Event] = []

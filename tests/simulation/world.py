@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tests.simulation.broker import SimBroker, SimDeadLetters, SimRegistry, SimSource
 from tests.simulation.clock import START_S, SimClock
-from tests.simulation.scenario import POISON_PRICE, POISON_TEXT, TABLES, USERS, Fault, Scenario
+from tests.simulation.scenario import ABRUPT, POISON_PRICE, POISON_TEXT, TABLES, USERS, Fault, Scenario
 
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import Row, Stamp, text_hash
@@ -211,24 +211,18 @@ class World:
 
 
 def schedule(world: World, faults: Sequence[Fault], strike: Callable[[str], None]) -> None:
-    """Put the faults on the agenda. ``strike`` performs those that befall the process itself."""
+    """Put the faults on the agenda. ``strike`` performs the abrupt ones."""
     for fault in faults:
         moment_s = START_S + fault.at_s
-        if fault.what in ("crash", "stop", "takeover"):
-            world.clock.at(moment_s, _call(strike, fault.what))
-        elif fault.what in ("rebalance", "lost"):
-            world.clock.at(moment_s, _disturb(world, fault.what))
-        else:
+        if fault.what not in ABRUPT:
             world.clock.at(moment_s, _switch(world, fault.what, on=True))
             world.clock.at(moment_s + fault.for_s, _switch(world, fault.what, on=False))
+        elif not fault.count:
+            world.clock.at(moment_s, _call(strike, fault.what))
 
 
 def _call(strike: Callable[[str], None], what: str) -> Callable[[], None]:
     return lambda: strike(what)
-
-
-def _disturb(world: World, what: str) -> Callable[[], None]:
-    return lambda: world.source.disturb(what)
 
 
 def _switch(world: World, what: str, *, on: bool) -> Callable[[], None]:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vectide.codecs.debezium import DECODE_CAUSES, IGNORED_REASONS, UNAVAILABLE
@@ -11,9 +11,13 @@ from vectide.codecs.debezium_json import DebeziumJson
 from vectide.core.mapping import KEY_CAUSES, MetadataField, SoftDelete, TableMapping, metadata_hash
 from vectide.core.model import Change, DecodeError, Deleted, Ignored, Record, Upserted
 from vectide.core.template import Template
+from vectide.core.types import TYPE_NAMES
 
 NAMES = st.sampled_from(
-    ["id", "a", "b", "schema", "payload", "op", "type", "data", "scale", "value", "ts_ms"]
+    (
+        "id _id a b c d schema payload op type data scale value ts_ms wkb srid dimensions vector "
+        "__deleted __op __source_ts_ms __table specversion"
+    ).split()
 )
 SCALARS = (
     st.none()
@@ -21,7 +25,9 @@ SCALARS = (
     | st.integers()
     | st.floats()
     | st.text(max_size=8)
-    | st.sampled_from([UNAVAILABLE, "AQ==", "r", "BEGIN", "execute-snapshot"])
+    | st.sampled_from([UNAVAILABLE, "AQ==", "r", "BEGIN", "execute-snapshot", "true", "infinity", "NaN"])
+    | st.sampled_from([2**63 - 1, -(2**63), 2**63, 9223372036825200000, 0, "AQEAAAAAAAAAAAD4PwAAAAAAAADA"])
+    | st.sampled_from(["2026-02-28T23:59:59.1+02:00", "9999-99-99T99:99:99Z", "24:00:00Z", '{"a":[1e999]}'])
 )
 VALUES = st.recursive(
     SCALARS,
@@ -34,10 +40,22 @@ SOURCES = st.just({"ts_ms": 5, "schema": "public", "table": "docs"}) | VALUES
 ENVELOPES = st.fixed_dictionaries(
     {}, optional={"op": OPS, "source": SOURCES, "before": ROWS | VALUES, "after": ROWS | VALUES}
 )
+LOGICAL = st.sampled_from(
+    [
+        f"io.debezium.time.{name}"
+        for name in ("Date", "MicroTime", "NanoTimestamp", "ZonedTime", "StructuredDate")
+    ]
+    + [f"io.debezium.data.{name}" for name in ("Bits", "Json", "Uuid", "EnumSet", "SparseDoubleVector")]
+    + [
+        "io.debezium.data.geometry.Point",
+        "io.debezium.time.MicroDuration",
+        "io.debezium.data.VariableScaleDecimal",
+    ]
+)
 DECIMAL = st.just({"type": "bytes", "name": "org.apache.kafka.connect.data.Decimal"})
 SCHEMAS = (
     st.builds(
-        lambda field, scale, items: {
+        lambda field, scale, items, logical: {
             "type": "struct",
             "fields": [
                 {
@@ -45,6 +63,8 @@ SCHEMAS = (
                     "fields": [
                         {**field, "field": "a", "parameters": {"scale": scale}},
                         {"field": "b", "items": {**items, "parameters": {"scale": "1"}}},
+                        {"field": "c", "name": logical, "parameters": {"length": scale}, "type": "double"},
+                        {"field": "d", "fields": [{"field": "a", "name": logical}], "type": "struct"},
                     ],
                 }
             ],
@@ -52,11 +72,41 @@ SCHEMAS = (
         DECIMAL,
         st.sampled_from(["2", "-2", "99999", "x", 3, None]),
         DECIMAL,
+        LOGICAL,
     )
     | VALUES
 )
 WRAPPED = st.fixed_dictionaries({"schema": SCHEMAS, "payload": ENVELOPES | VALUES})
-DOCUMENTS = ENVELOPES | WRAPPED | VALUES
+FLATTENED = ROWS.map(lambda row: {"id": 1, **row})
+CLOUD_EVENTS = st.fixed_dictionaries(
+    {"specversion": st.just("1.0"), "type": st.just("io.debezium.x"), "data": ENVELOPES | WRAPPED | VALUES},
+    optional={"iodebeziumop": OPS, "iodebeziumtsms": SCALARS, "iodebeziumtable": SCALARS},
+)
+EXTENDED = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.dictionaries(
+            st.sampled_from(
+                ["a", "b", "_id", "$oid", "$date", "$numberLong", "$binary", "$regex", "$options", "base64"]
+            ),
+            inner,
+            max_size=3,
+        )
+        | st.lists(inner, max_size=2)
+    ),
+    max_leaves=8,
+)
+MONGO = st.builds(
+    lambda op, document: {
+        "op": op,
+        "source": {"ts_ms": 5, "db": "x", "collection": "docs"},
+        "after": json.dumps(document),
+        "before": json.dumps(document),
+    },
+    OPS,
+    EXTENDED,
+)
+DOCUMENTS = ENVELOPES | WRAPPED | FLATTENED | CLOUD_EVENTS | MONGO | VALUES
 
 TABLE = TableMapping(
     table="docs",
@@ -66,6 +116,16 @@ TABLE = TableMapping(
     metadata=(MetadataField("a", "a"), MetadataField("value", "v"), MetadataField("$ts", "ts")),
     soft_delete=SoftDelete("op"),
 )
+TYPED = [
+    TableMapping(
+        table="docs",
+        source="t",
+        collection="docs",
+        template=Template.of_columns(["a"]),
+        types=tuple((column, name) for column in ("id", "a", "b", "value")),
+    )
+    for name in (*TYPE_NAMES, "decimal(10,2)", "decimal(5,0)", "timestamp(9)", "date[]", "bit(9)")
+]
 KEYED = TableMapping("docs", "t", "docs", Template.of_columns(["a"]), key=("id", "a"))
 
 
@@ -73,11 +133,17 @@ def as_json(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-def decode(value: bytes | None, key: bytes | None = None, header: bytes | None = None) -> Change | None:
+def decode(
+    value: bytes | None,
+    key: bytes | None = None,
+    header: bytes | None = None,
+    table: TableMapping | None = None,
+) -> Change | None:
     """The change, None for poison. Any exception but DecodeError fails the test."""
-    headers = (("__debezium.newkey", header), ("__debezium.oldkey", header))
+    headers = (("__debezium.newkey", header), ("__debezium.oldkey", header), ("__op", header))
+    codec = DebeziumJson(mapping_of=lambda _topic: table)
     try:
-        change = DebeziumJson().decode(Record("t", 0, 0, key, value, headers))
+        change = codec.decode(Record("t", 0, 0, key, value, headers))
     except DecodeError as error:
         assert error.cause in DECODE_CAUSES  # noqa: PT017 - the closed set is the promise
         return None
@@ -116,9 +182,32 @@ def test_any_bytes_are_a_change_or_poison(
     use(decode(value, key, header))
 
 
-@given(DOCUMENTS, ROWS | WRAPPED | VALUES, ROWS | VALUES)
+@given(DOCUMENTS, ROWS | WRAPPED | VALUES, ROWS | VALUES | OPS)
+@settings(max_examples=300)
 def test_any_json_is_a_change_or_poison(value: Any, key: Any, header: Any) -> None:
     use(decode(as_json(value), as_json(key), as_json(header)))
+
+
+@given(DOCUMENTS, ROWS | WRAPPED | VALUES, st.sampled_from(TYPED))
+@settings(max_examples=300)
+def test_any_json_is_a_change_or_poison_whatever_types_a_table_declares(
+    value: Any, key: Any, table: TableMapping
+) -> None:
+    """Case 52."""
+    use(decode(as_json(value), as_json(key), None, table))
+
+
+@given(FLATTENED)
+def test_a_flattened_row_is_the_row_of_its_envelope_or_poison(row: Any) -> None:
+    """Case 54: whatever the columns are called, as long as no mark of the transform is among them."""
+    row = {name: value for name, value in row.items() if not name.startswith("__")}
+    envelope = {"op": "u", "source": {"ts_ms": 5, "db": "x"}, "after": row}
+    flattened = decode(as_json(row), as_json({"id": 1}))
+    whole = decode(as_json(envelope), as_json({"id": 1}))
+    if isinstance(flattened, Upserted):
+        assert isinstance(whole, Upserted)
+        assert repr(flattened.columns) == repr(whole.columns)
+        assert flattened.unavailable == whole.unavailable
 
 
 @given(ENVELOPES, st.data())

@@ -180,6 +180,18 @@ def test_the_number_of_series_is_bounded_and_the_rest_counts_as_other() -> None:
     assert samples(telemetry, signals.LABELS_FOLDED) == {(signals.RECORDS_RECEIVED.name,): 90}
 
 
+def test_spellings_of_one_label_are_told_apart_without_being_remembered() -> None:
+    telemetry = PrometheusTelemetry()
+    for number in range(50):
+        telemetry.count(signals.RECORDS_RECEIVED, topic=f"{'t' * 300}{number}")
+        telemetry.count(signals.RECORDS_RECEIVED, 2, topic="plain")
+    lines = [
+        line for line in telemetry.exposition().decode().splitlines() if line.startswith("vectide_records")
+    ]
+    assert sorted(line.rsplit(" ", 1)[1] for line in lines if "{" in line) == ["100.0", "50.0"]
+    assert len(telemetry._counting) == 1  # noqa: SLF001  (nothing else shows that memory is bounded)
+
+
 def test_counting_from_many_threads_loses_nothing() -> None:
     telemetry = PrometheusTelemetry(max_series=5)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from fastavro import parse_schema, schemaless_writer
+from tests.recorded import read
 
 from vectide.codecs.avro_types import AvroSchema
 from vectide.codecs.debezium_json import DebeziumJson
@@ -123,7 +124,7 @@ def as_told(change: Change) -> Any:
 def test_recorded_avro_tells_what_the_json_of_the_same_statements_tells() -> None:
     """Case 48: text, metadata and identity follow from the same columns, key and operation."""
     codec = DebeziumJson()
-    from_json = [codec.decode(record) for record in read_recording(RECORDINGS / "json_schemas_on.jsonl")]
+    from_json = [codec.decode(record) for record in read("json_schemas_on")]
     from_avro = list(recorded("avro_excerpt"))
     assert len(from_json) == 54
     assert [as_told(change) for change in from_avro[:54]] == [as_told(change) for change in from_json]
@@ -150,7 +151,7 @@ def test_recorded_types_have_the_values_that_json_gives_them() -> None:
     codec = DebeziumJson()
     from_json = {
         (str(change.key), change.op): change.columns
-        for record in read_recording(RECORDINGS / "types_default_schemas_on.jsonl")
+        for record in read("types_default_schemas_on")
         if isinstance(change := codec.decode(record), Upserted)
     }
     from_avro = {
@@ -158,16 +159,17 @@ def test_recorded_types_have_the_values_that_json_gives_them() -> None:
         for change in recorded("types_avro")
         if isinstance(change, Upserted)
     }
-    assert len(from_json) == 5
+    assert len(from_json) == len(from_avro) == 11
     for row, expected in from_json.items():
         for name, value in expected.items():
-            if value != from_avro[row][name]:
+            # As they are spelt: a not-a-number equals nothing.
+            if repr(value) != repr(from_avro[row][name]):
                 assert (value, from_avro[row][name]) in MODES_DIFFER.get(name, set()), name
 
 
 def test_the_schemas_derived_from_avro_are_those_that_json_carries() -> None:
     """The Connect schema of each column, but for the decimals, which the recordings encode in two ways."""
-    record = read_recording(RECORDINGS / "types_default_schemas_on.jsonl")[0]
+    record = read("types_default_schemas_on")[0]
     known = {f["field"]: f for f in json.loads(record.value or b"")["schema"]["fields"][1]["fields"]}
     text = json.loads((FRAMED / "types_avro.schemas.json").read_text())["by_id"]["8"]["schema"]
     (after,) = (f for f in (AvroSchema(text).connect or {})["fields"] if f["field"] == "after")
@@ -458,9 +460,15 @@ def test_bytes_are_base64() -> None:
     ("value", "expected"),
     [(math.nan, "NaN"), (math.inf, "Infinity"), (-math.inf, "-Infinity"), (0.1, 0.1), (1e300, 1e300)],
 )
-def test_what_json_has_no_number_for_is_text(value: float, expected: Any) -> None:
-    assert columns({"x": value}, field("x", ["null", "double"])) == {"x": expected}
-    assert columns({"x": [value]}, field("x", {"type": "array", "items": "double"})) == {"x": [expected]}
+def test_numbers_that_json_cannot_say_come_through(value: float, expected: Any) -> None:
+    """On the way they are the texts that JsonConverter writes, which the schema tells from other texts."""
+    schema = table(field("x", ["null", "double"]))
+    message = AvroSchema(json.dumps(schema)).to_json(avro(schema, envelope({"id": 1, "x": value})))
+    assert json.loads(message)["payload"]["after"]["x"] == expected
+    found = columns({"x": value}, field("x", ["null", "double"]))["x"]
+    assert struct.pack("d", found) == struct.pack("d", value)
+    (inner,) = columns({"x": [value]}, field("x", {"type": "array", "items": "double"}))["x"]
+    assert struct.pack("d", inner) == struct.pack("d", value)
 
 
 @pytest.mark.parametrize(
@@ -468,9 +476,6 @@ def test_what_json_has_no_number_for_is_text(value: float, expected: Any) -> Non
 )
 def test_a_float_of_32_bits_has_no_more_digits_than_it_needs(value: float) -> None:
     found = columns({"x": value}, field("x", "float"))["x"]
-    if math.isinf(value):
-        assert found == "-Infinity"
-        return
     assert struct.pack("f", found) == struct.pack("f", value)
     assert len(repr(found)) <= len(repr(struct.unpack("f", struct.pack("f", value))[0]))
 
@@ -498,7 +503,7 @@ def test_records_lists_and_enums_nest() -> None:
     point = {"type": "record", "name": "Point", "fields": [field("x", "double"), field("color", color)]}
     schema = field("points", {"type": "array", "items": ["null", point]})
     points = [{"x": math.inf, "color": "BLUE"}, None]
-    assert columns({"points": points}, schema) == {"points": [{"x": "Infinity", "color": "BLUE"}, None]}
+    assert columns({"points": points}, schema) == {"points": [{"x": math.inf, "color": "BLUE"}, None]}
 
 
 def test_a_union_of_several_types_keeps_its_value() -> None:

@@ -19,6 +19,7 @@ products:
     template: "{name}\n\n{description}[\n\nFeatures: {features}]"
   metadata: [category, price, {rating: stars}, {$ts: changed_at}]
   soft_delete: {column: status, values: [archived, 0, true]}
+  types: {price: "decimal(10,2)", created: timestamp without time zone, tags: "date[]"}
   store_text: false
   on_incomplete: [dead-letter]
 orders:
@@ -60,6 +61,14 @@ def test_a_full_table_compiles_to_its_mapping() -> None:
         MetadataField("$ts", "changed_at"),
     )
     assert products.soft_delete == SoftDelete("status", ("archived", 0, True))
+    assert products.types == (
+        ("price", "decimal(10,2)"),
+        ("created", "timestamp without time zone"),
+        ("tags", "date[]"),
+    )
+    assert products.column_types["price"].read("ALeC") == "469.78"
+    assert products.column_types["tags"].read([0]) == ["1970-01-01"]
+    assert orders.types == ()
     assert products.store_text is False
     assert products.on_incomplete == ("dead-letter",)
     assert products.keep_values is False
@@ -181,6 +190,13 @@ def test_a_broken_template_is_told_beside_the_other_problems_of_its_table() -> N
 )
 def test_a_wrong_key_is_one_problem(change: dict[str, object], problem: str) -> None:
     assert problems_of(**change) == (problem,)
+
+
+def test_a_type_that_does_not_exist_is_told_with_those_there_are() -> None:
+    wrong, wrong_too = problems_of(types={"price": "decimel(10,2)", "day": "date", "n": 5})
+    assert wrong.startswith("tables.products.types.price: 'decimel(10,2)' is not a type; there are decimal, ")
+    assert wrong_too == "tables.products.types.n: must be a valid string"
+    assert problems_of(types=["price"]) != ()
 
 
 @pytest.mark.parametrize("source", ["a b", "", "x" * 250, "^(", ".."])

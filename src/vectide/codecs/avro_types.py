@@ -23,8 +23,8 @@ from typing import Any, Final
 import msgspec
 from fastavro import parse_schema, schemaless_reader
 
-from vectide.codecs.debezium import MAX_DEPTH
 from vectide.codecs.logical_types import DECIMAL
+from vectide.core.jsontext import MAX_DEPTH
 from vectide.core.model import DecodeError, Value
 
 Fix = Callable[[Value], Value]
@@ -42,7 +42,7 @@ _PRIMITIVES: Final = {
     "bytes": "bytes",
     "string": "string",
 }
-_PLAIN: Final = frozenset({"boolean", "int8", "int16", "int32", "int64", "float", "double", "string"})
+_PLAIN: Final = frozenset({"boolean", "int8", "int16", "int32", "int64"})
 _ENVELOPE: Final = frozenset({"after", "source", "op"})
 _CONNECT_TYPES: Final = {"int8": "int8", "int16": "int16"}
 #: What Avro's logical types are called in Connect and in Debezium.

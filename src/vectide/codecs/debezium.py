@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Final, NoReturn
 
+from vectide.core.jsontext import MAX_DEPTH, nests_too_deep
 from vectide.core.model import Columns, DecodeError, Value
 
 #: Debezium's default of ``unavailable.value.placeholder``.
@@ -21,7 +22,15 @@ OLD_KEY_HEADER: Final = "__debezium.oldkey"
 
 #: Every reason of :class:`~vectide.core.model.Ignored`.
 IGNORED_REASONS: Final = frozenset(
-    {"heartbeat", "transaction", "schema_change", "logical_message", "notification", "signal"}
+    {
+        "heartbeat",
+        "transaction",
+        "schema_change",
+        "logical_message",
+        "notification",
+        "signal",
+        "no_document",
+    }
 )
 
 #: Every cause of :class:`~vectide.core.model.DecodeError` that a codec raises.
@@ -43,9 +52,7 @@ DECODE_CAUSES: Final = frozenset(
     }
 )
 
-#: Containers may hold each other this deep. Columns hardly nest at all; what reads the values recurses.
-MAX_DEPTH: Final = 64
-
+_NONE: Final[frozenset[str]] = frozenset()
 _TIMES: Final = frozenset({"ts_ms", "ts_us", "ts_ns"})
 _TRANSACTION: Final = frozenset({"status", "id", "event_count", "data_collections"})
 _NOTIFICATION: Final = frozenset({"id", "type", "aggregate_type", "additional_data", "timestamp"})
@@ -127,7 +134,7 @@ class Unavailable:
                     names.append(name)
                 else:
                     nested = True
-        return frozenset(names), nested
+        return frozenset(names) if names else _NONE, nested
 
 
 def key_hint(raw: bytes) -> Columns | None:
@@ -151,15 +158,5 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def check_depth(values: Iterable[Value]) -> None:
     """Raises DecodeError ``too_deep`` when containers nest beyond :data:`MAX_DEPTH`. Does not recurse."""
-    level = [value for value in values if isinstance(value, (list, dict))]
-    for _ in range(MAX_DEPTH):
-        if not level:
-            return
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, (list, dict))
-        ]
-    if level:
+    if nests_too_deep(values):
         raise DecodeError("too_deep", f"lists and objects nest deeper than {MAX_DEPTH} levels")

@@ -1,41 +1,37 @@
-"""Debezium change events as JSON, with and without schemas.
+"""Debezium change events as JSON, in every shape that its connectors, transforms and converters give them.
 
-Each message tells its own shape, key and value apart: ``{"schema": ..., "payload": ...}`` is unwrapped,
-anything else is taken as it is. So a topic may switch from one to the other between two records.
+Each message tells its own shape, key and value apart: an envelope, a flattened row, a cloud event, with or
+without schema. So a topic may switch from one to the other between two records.
 
 Choices that a reader may wonder about:
 
 - ``NaN`` and ``Infinity`` literals are not JSON and make the record poison; the texts ``"NaN"`` and
-  ``"Infinity"``, which Debezium sends for such floats, are texts.
+  ``"Infinity"``, which Debezium sends for such floats, are texts unless the column is known to be a float.
 - Of two members with the same name the last one counts.
 - Integers stay exact up to 4,300 digits; numbers with a point or an exponent are 64-bit floats.
 - A byte order mark before UTF-8 is skipped; UTF-16 and UTF-32 are refused; so are lone surrogates.
 - A JSON ``null`` value is a delete, as a missing value is: the converter writes it for the deletes of
   flattened topics.
-- Content is never taken from ``before``, which may hold fillers. It is decoded for deletes alone, where
-  configured key columns may need it.
+- Content is never taken from ``before``, nor from the row of a rewritten delete, which may hold fillers.
+  They are decoded for deletes alone, where configured key columns may need them.
+- Where a message has no schema, the types that its table declares take its place.
 """
 
 from __future__ import annotations
 
-import codecs
-from typing import Any, Final, NoReturn
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from vectide.codecs.debezium import (
-    MAX_DEPTH,
-    NEW_KEY_HEADER,
-    OLD_KEY_HEADER,
-    UNAVAILABLE,
-    Unavailable,
-    check_depth,
-    ignored_reason,
-    is_signal,
-    key_hint,
-)
-from vectide.codecs.logical_types import NO_TYPES, ColumnTypes, Typed, convert, convert_unschemed
+from vectide.codecs.cloud_events import is_cloud_event, read_cloud_event
+from vectide.codecs.debezium import NEW_KEY_HEADER, OLD_KEY_HEADER, UNAVAILABLE, ignored_reason, is_signal
+from vectide.codecs.flattened import is_document, is_row, read_row
+from vectide.codecs.json_rows import JsonRows
+from vectide.codecs.json_text import is_wrapped, json_type, refuse, schema_in, without_bom
+from vectide.codecs.logical_types import Typed
+from vectide.core.mapping import TableMapping
 from vectide.core.model import (
     Change,
     Columns,
@@ -59,6 +55,7 @@ class _Source(msgspec.Struct, gc=False):
     db: Any = None
     schema: Any = None
     table: Any = None
+    collection: Any = None
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -76,13 +73,26 @@ class _Message(_Envelope, gc=False):
     payload: _Envelope | UnsetType | None = UNSET
 
 
-class _Wrapped(msgspec.Struct, gc=False):
-    schema: Raw
-
-
 _MESSAGE: Final = msgspec.json.Decoder(_Message | None)
-_WRAPPED: Final = msgspec.json.Decoder(_Wrapped)
 _ANY: Final = msgspec.json.Decoder()
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+#: What an envelope may hold. A row has other columns too, its key at least.
+_ENVELOPE: Final = frozenset(
+    {
+        "op",
+        "source",
+        "before",
+        "after",
+        "ts_ms",
+        "ts_us",
+        "ts_ns",
+        "transaction",
+        "message",
+        "updateDescription",
+    }
+)
+_TELLING: Final = frozenset({"op", "source", "before", "after"})
 
 
 class DebeziumJson:
@@ -90,13 +100,18 @@ class DebeziumJson:
 
     ``unavailable`` is the connector's ``unavailable.value.placeholder``. With ``lenient_keys`` a Kafka key
     that is not an object counts as null instead of as poison: for tables whose mapping names its key
-    columns because a converter spoils the key.
+    columns because a converter spoils the key. ``mapping_of`` finds the table of a topic: its declared types
+    count where a message has none of its own.
     """
 
-    def __init__(self, unavailable: str = UNAVAILABLE, *, lenient_keys: bool = False) -> None:
-        self._unavailable = Unavailable(unavailable)
-        self._lenient_keys = lenient_keys
-        self._types = ColumnTypes()
+    def __init__(
+        self,
+        unavailable: str = UNAVAILABLE,
+        *,
+        lenient_keys: bool = False,
+        mapping_of: Callable[[str], TableMapping | None] = lambda _topic: None,
+    ) -> None:
+        self._rows = JsonRows(unavailable, lenient_keys=lenient_keys, mapping_of=mapping_of)
 
     def decode(self, record: Record) -> Change:
         """The change that the record tells. Raises DecodeError, and nothing else, for any other bytes.
@@ -112,32 +127,40 @@ class DebeziumJson:
     def _decode(self, record: Record) -> Change:
         if record.value is None:
             return self._deleted(record)
-        raw = _without_bom(record.value)
+        raw = without_bom(record.value)
         try:
             message = _MESSAGE.decode(raw)
         except msgspec.ValidationError:
             return self._without_envelope(record, raw)
         except ValueError as error:
-            _refuse(raw, error)
+            refuse(raw, error)
         if message is None:
             return self._deleted(record)
-        if message.payload is UNSET:
-            return self._change(record, message, NO_TYPES, raw)
-        if message.schema is UNSET or message.payload is None:
-            return self._without_envelope(record, raw)
-        typed = self._types.of(bytes(message.schema), envelope=True)
-        return self._change(record, message.payload, typed, raw)
-
-    def _change(self, record: Record, envelope: _Envelope, typed: Typed, raw: bytes) -> Change:
+        envelope: _Envelope = message
+        wrapped = message.payload is not UNSET
+        if wrapped:
+            if message.schema is UNSET or message.payload is None:
+                return self._without_envelope(record, raw)
+            envelope = message.payload
         source = envelope.source
-        if source is None or envelope.op is None:
+        if source is None or envelope.op is None or type(source.ts_ms) is not int or source.db is None:
+            # Not what every connector writes: a row may have columns called op and source.
             return self._without_envelope(record, raw)
+        if not wrapped:
+            typed = self._rows.untyped(record.topic)
+        else:
+            typed = self._rows.typed(record.topic, bytes(message.schema), envelope=True)
+        return self._change(record, envelope, source, typed, raw)
+
+    def _change(
+        self, record: Record, envelope: _Envelope, source: _Source, typed: Typed, raw: bytes
+    ) -> Change:
         committed_ms = _time(source.ts_ms)
         match envelope.op.lower() if isinstance(envelope.op, str) else None:
             case "c" | "r" | "u" as op:
                 return self._upserted(record, envelope.after, typed, raw, op, committed_ms, source)
             case "d":
-                return self._deleted(record, self._before(envelope, typed, raw), committed_ms)
+                return self._deleted(record, self._before(record.topic, envelope, typed, raw), committed_ms)
             case "t":
                 return Truncated(committed_ms)
             case "m":
@@ -155,125 +178,137 @@ class DebeziumJson:
         source: _Source,
     ) -> Change:
         if after is None:
+            if op == "u" and source.collection is not None:
+                # MongoDB looks the document up later; by then it was deleted, and its delete follows.
+                return Ignored("no_document")
             raise DecodeError("no_after", f"op {op} without the row after it")
-        columns, unavailable = self._row(after, typed, raw)
+        columns, unavailable = self._rows.row(record.topic, after, typed, raw)
         if is_signal(columns):
             return Ignored("signal")
         return Upserted(
-            self._key(record.key),
+            self._rows.key(record),
             columns,
             unavailable,
             op,
             committed_ms,
             _table(source),
-            self._key_in_header(record, OLD_KEY_HEADER) if op == "c" else None,
+            self._rows.key_in_header(record, OLD_KEY_HEADER) if op == "c" else None,
         )
 
     def _deleted(
         self, record: Record, before: Columns | None = None, committed_ms: int | None = None
     ) -> Deleted:
         return Deleted(
-            self._key(record.key), before, committed_ms, self._key_in_header(record, NEW_KEY_HEADER)
+            self._rows.key(record), before, committed_ms, self._rows.key_in_header(record, NEW_KEY_HEADER)
         )
 
-    # --- rows -------------------------------------------------------------------------------------------
-
-    def _row(self, row: Value, typed: Typed, raw: bytes) -> tuple[Columns, frozenset[str]]:
-        """The columns whose values are there, and the names of the others."""
-        if not isinstance(row, dict):
-            raise DecodeError("bad_row", "the row is not an object of columns")
-        unavailable, nested = self._unavailable.names_in(row)
-        if unavailable:
-            row = {name: value for name, value in row.items() if name not in unavailable}
-        if nested:
-            # Fewer brackets than levels cannot nest too deep; most rows are let through by this alone.
-            if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
-                check_depth(row.values())
-            row = {name: convert_unschemed(value) for name, value in row.items()}
-        for name, schema in typed.items():
-            if name in row:
-                row[name] = convert(schema, row[name])
-        return row, unavailable
-
-    def _before(self, envelope: _Envelope, typed: Typed, raw: bytes) -> Columns | None:
+    def _before(self, topic: str, envelope: _Envelope, typed: Typed, raw: bytes) -> Columns | None:
         """The row before a delete, None where it cannot be read: the key alone is enough for most."""
         if envelope.before is UNSET:
             return None
         try:
-            return self._row(_ANY.decode(envelope.before), typed, raw)[0]
+            return self._rows.row(topic, _ANY.decode(envelope.before), typed, raw)[0]
         except (ValueError, RecursionError, DecodeError):
             return None
-
-    # --- keys -------------------------------------------------------------------------------------------
-
-    def _key(self, raw: bytes | None) -> Columns | None:
-        if raw is None:
-            return None
-        try:
-            return self._key_columns(raw)
-        except ValueError:
-            error = DecodeError("bad_key", "the Kafka key is not JSON")
-        except DecodeError as known:
-            error = known
-        if self._lenient_keys:
-            return None
-        raise error from None
-
-    def _key_columns(self, raw: bytes) -> Columns | None:
-        """The columns of a key, None for JSON null. Raises ValueError when it is not JSON."""
-        raw = _without_bom(raw)
-        key = _ANY.decode(raw)
-        typed = NO_TYPES
-        if _is_wrapped(key):
-            key = key["payload"]
-            typed = self._types.of(bytes(_WRAPPED.decode(raw).schema), envelope=False)
-        if key is None:
-            return None
-        if not isinstance(key, dict) or not key:
-            raise DecodeError("bad_key", "the Kafka key is not an object of columns")
-        columns, unavailable = self._row(key, typed, raw)
-        if unavailable:
-            raise DecodeError("unavailable_key", "the source did not send the value of a key column")
-        return columns
-
-    def _key_in_header(self, record: Record, name: str) -> Columns | None:
-        """The key in the last header of that name. A hint only: None when it cannot be read."""
-        raw = next((value for header, value in reversed(record.headers) if header == name), None)
-        if raw is None:
-            return None
-        try:
-            return self._key_columns(raw)
-        except (ValueError, RecursionError, DecodeError):
-            return key_hint(raw)
 
     # --- everything else --------------------------------------------------------------------------------
 
     def _without_envelope(self, record: Record, raw: bytes) -> Change:
-        """A document that is no envelope: a wrapped null or a known other kind, else DecodeError."""
+        """A document that is no usual envelope: a wrapped null, an unusual or a broken envelope, a cloud
+        event, a known other kind, a row by itself, else DecodeError."""
         try:
             document = _ANY.decode(raw)
         except ValueError as error:
-            _refuse(raw, error)
-        if _is_wrapped(document):
-            document = document["payload"]
+            refuse(raw, error)
+        schema = None
+        if is_wrapped(document):
+            document, schema = document["payload"], schema_in(raw)
             if document is None:
                 return self._deleted(record)
         if not isinstance(document, dict):
-            raise DecodeError("not_an_envelope", f"the value is a JSON {_json_type(document)}")
-        if document.get("op") is not None:
-            raise DecodeError("not_an_envelope", "op is there, but no source block to go with it")
-        reason = ignored_reason(document, self._key_or_none(record.key), record.topic)
-        if reason is not None:
-            return Ignored(reason)
-        if isinstance(document.get("source"), dict):
-            raise DecodeError("no_op", "a source block is there, but no op")
-        raise DecodeError("not_an_envelope", "an object without op and source")
+            raise DecodeError("not_an_envelope", f"the value is a JSON {json_type(document)}")
+        if is_cloud_event(document):
+            return self._cloud_event(record, document, raw)
+        if self._is_envelope(record, document):
+            return self._unusual_envelope(record, document, schema, raw)
+        # Only a heartbeat is so small that its key has to tell.
+        key = self._key_or_none(record) if len(document) <= 3 else None
+        reason = ignored_reason(document, key, record.topic)
+        return self._flattened(record, document, schema, raw) if reason is None else Ignored(reason)
 
-    def _key_or_none(self, raw: bytes | None) -> Columns | None:
+    def _is_envelope(self, record: Record, document: dict[str, Value]) -> bool:
+        """Whether the document is an envelope, or was meant to be one: it has nothing but members of an
+        envelope, or all those that tell one and not the columns of its key."""
+        names = document.keys()
+        if names <= _ENVELOPE:
+            return bool(names & _TELLING)
+        if not names >= _TELLING or not isinstance(document["source"], dict):
+            return False
+        key = self._key_or_none(record)
+        return key is None or not all(name in document for name in key)
+
+    def _unusual_envelope(
+        self, record: Record, document: dict[str, Value], schema: bytes | None, raw: bytes
+    ) -> Change:
+        """An envelope that the quick way does not know for one, or a broken one."""
+        source = document.get("source")
+        if not isinstance(source, dict):
+            raise DecodeError("not_an_envelope", "an envelope without a source block")
+        if document.get("op") is None:
+            raise DecodeError("no_op", "a source block is there, but no op")
+        typed = self._rows.untyped(record.topic)
+        if schema is not None:
+            typed = self._rows.typed(record.topic, schema, envelope=True)
+        before = _raw(document["before"]) if "before" in document else UNSET
+        source = _source(source)
+        envelope = _Envelope(document["op"], source, document.get("after"), before)
+        return self._change(record, envelope, source, typed, raw)
+
+    def _cloud_event(self, record: Record, document: dict[str, Value], raw: bytes) -> Change:
+        event = read_cloud_event(document)
+        typed = self._rows.untyped(record.topic)
+        if event.schema is not None:
+            typed = self._rows.typed(record.topic, _ENCODE(event.schema), envelope=True)
+        source = _source(event.source)
+        return self._change(
+            record, _Envelope(event.op, source, event.after, _raw(event.before)), source, typed, raw
+        )
+
+    def _flattened(
+        self, record: Record, document: dict[str, Value], schema: bytes | None, raw: bytes
+    ) -> Change:
+        key = self._rows.key(record)
+        if not is_row(document, key):
+            raise DecodeError(
+                "not_an_envelope",
+                "an object that is neither an envelope nor a row with the columns of its key",
+            )
+        row = read_row(document, record, _ANY.decode)
+        expected = self._rows.expected_of(record.topic)
+        typed = expected.typed if schema is None else self._rows.typed(record.topic, schema, envelope=False)
+        columns, unavailable = self._rows.row(record.topic, row.columns, typed, raw)
+        if row.deleted:
+            return Deleted(key, columns, row.committed_ms, self._rows.key_in_header(record, NEW_KEY_HEADER))
+        if is_signal(columns):
+            return Ignored("signal")
+        if is_document(document, key):
+            columns = dict.fromkeys(expected.columns) | dict(columns)
+        old_key = self._rows.key_in_header(record, OLD_KEY_HEADER)
+        return Upserted(key, columns, unavailable, row.op, row.committed_ms, row.table, old_key)
+
+    def _key_or_none(self, record: Record) -> Columns | None:
         try:
-            return self._key(raw)
+            return self._rows.key(record)
         except DecodeError:
             return None
+
+
+def _raw(value: Value) -> Raw:
+    return Raw(_ENCODE(value))
+
+
+def _source(members: Columns) -> _Source:
+    return _Source(*(members.get(name) for name in _Source.__struct_fields__))
 
 
 def _time(value: Value) -> int | None:
@@ -282,46 +317,5 @@ def _time(value: Value) -> int | None:
 
 def _table(source: _Source) -> str:
     """``schema.table``, ``database.table`` where the source has no schemas, or what is there of it."""
-    names = [source.schema or source.db, source.table]
+    names = [source.schema or source.db, source.table or source.collection]
     return ".".join(name for name in names if isinstance(name, str) and name)
-
-
-def _is_wrapped(document: Value) -> bool:
-    """Whether this is the converter's wrapper. A row may have columns of these names: then the schema is
-    neither null nor an object with a type."""
-    if not isinstance(document, dict) or document.keys() != {"schema", "payload"}:
-        return False
-    schema = document["schema"]
-    return schema is None or (isinstance(schema, dict) and "type" in schema)
-
-
-def _without_bom(raw: bytes) -> bytes:
-    return raw[len(codecs.BOM_UTF8) :] if raw.startswith(codecs.BOM_UTF8) else raw
-
-
-def _refuse(raw: bytes, error: ValueError) -> NoReturn:
-    """Say why the bytes are not JSON that can be used. Never quotes them."""
-    if isinstance(error, msgspec.ValidationError):
-        raise DecodeError("number_out_of_range", "a number is too large") from None
-    if raw.startswith(b"\x00"):
-        raise DecodeError("not_json", "the value starts like one framed by a schema registry") from None
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError as invalid:
-        raise DecodeError("not_utf8", f"the value is not UTF-8 (byte {invalid.start})") from None
-    raise DecodeError(
-        "not_json", str(error) if raw else "the value is empty, which is not a delete"
-    ) from None
-
-
-def _json_type(value: Value) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case int() | float():
-            return "number"
-        case str():
-            return "string"
-    return "array"

@@ -15,8 +15,8 @@ from typing import Any, Final
 import msgspec
 
 from vectide.codecs.avro_types import wrapper_of
-from vectide.codecs.debezium import MAX_DEPTH
 from vectide.codecs.logical_types import DECIMAL
+from vectide.core.jsontext import MAX_DEPTH
 from vectide.core.model import DecodeError, Value
 
 Fix = Callable[[Value], Value]

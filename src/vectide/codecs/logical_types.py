@@ -1,32 +1,30 @@
-"""Kafka Connect's schemas inside JSON messages, and the values that only a schema explains.
+"""Kafka Connect's schemas: which columns need theirs to be understood, and how those are read.
 
-With schemas on, every message says what its columns are. Exact decimals need that: their scale stands only
-in the schema. The other logical types (dates, times, bits) pass as Debezium sends them.
+With schemas on, every message says what its columns are. Numbers, texts and booleans mean themselves; what
+has a logical name of Debezium or Connect (decimals, dates, times, JSON, bits, ...) is read by it.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Mapping
-from decimal import Decimal
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
 
+from vectide.core import moments, readers, time_readers
 from vectide.core.model import DecodeError, Value
+from vectide.core.readers import Reader
+from vectide.core.types import ColumnType
 
 DECIMAL: Final = "org.apache.kafka.connect.data.Decimal"
-VARIABLE_SCALE_DECIMAL: Final = "io.debezium.data.VariableScaleDecimal"
 
-#: PostgreSQL's numeric has at most 16,383 digits after the point. A forged scale must not fill the memory.
-_MAX_SCALE: Final = 16_383
 _MAX_CACHED_BYTES: Final = 16 * 2**20
 
 
 class Schema(msgspec.Struct, gc=False):
     """A schema as Kafka Connect's JsonConverter writes it; what vectide has no use for is left out."""
 
+    type: Any = None
     name: str | None = None
     field: str | None = None
     parameters: dict[str, Any] | None = None
@@ -50,26 +48,58 @@ def read_schema(raw: bytes) -> Schema:
         raise DecodeError("bad_schema", "the schema of the message is not a Connect schema") from None
 
 
-#: Column to schema, for the columns whose values only the schema explains.
-Typed = Mapping[str, Schema]
+#: Column to reader, for the columns whose values do not mean themselves.
+Typed = Mapping[str, Reader]
 
 NO_TYPES: Final[Typed] = {}
 
 
+def reader_of(name: str, parameters: Mapping[str, Any]) -> Reader | None:
+    """The reader for a logical type's name, None for one whose values mean themselves (or nobody knows)."""
+    build = _BY_PARAMETERS.get(name)
+    return _BY_NAME.get(name) if build is None else build(parameters)
+
+
+def reader_for(schema: Schema) -> Reader | None:
+    """The reader for values of this schema, None where they mean themselves."""
+    if schema.name is not None:
+        read = reader_of(schema.name, schema.parameters or {})
+        if read is not None:
+            return read
+    if schema.items is not None:
+        item = reader_for(schema.items)
+        return None if item is None else readers.each(item)
+    if schema.fields is not None:
+        members = {member.field: read for member in schema.fields if (read := reader_for(member)) is not None}
+        return _members(members) if members else None
+    if schema.values is not None:
+        value = reader_for(schema.values)
+        return None if value is None else _values(value)
+    return readers.floating if schema.type in ("float", "double") else None
+
+
 class ColumnTypes:
-    """Finds out once per schema which columns need it: a topic has few schemas and many messages."""
+    """Finds out once per schema how its columns are read: a topic has few schemas and many messages."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[bytes, bool], Typed] = {}
+        self._known: dict[tuple[bytes, bool, str], Typed] = {}
         self._bytes = 0
 
-    def of(self, schema: bytes, *, envelope: bool) -> Typed:
-        """The columns that need this schema: that of an envelope, or that of the row (or key) itself.
-        Raises DecodeError ``bad_schema``."""
-        key = (schema, envelope)
+    def of(
+        self,
+        schema: bytes,
+        *,
+        envelope: bool,
+        declared: Mapping[str, ColumnType] | None = None,
+        topic: str = "",
+    ) -> Typed:
+        """The readers for the columns of this schema: that of an envelope, or that of the row (or key)
+        itself. ``declared`` are the types that the table of ``topic`` declares: they count where the schema
+        has no logical name. Raises DecodeError ``bad_schema``."""
+        key = (schema, envelope, topic if declared else "")
         typed = self._known.get(key)
         if typed is None:
-            typed = _typed_columns(schema, envelope=envelope)
+            typed = _typed_columns(schema, declared or {}, envelope=envelope)
             self._bytes += len(schema)
             if self._bytes > _MAX_CACHED_BYTES:
                 self._known.clear()
@@ -78,79 +108,84 @@ class ColumnTypes:
         return typed
 
 
-def _typed_columns(raw: bytes, *, envelope: bool) -> Typed:
+def _typed_columns(raw: bytes, declared: Mapping[str, ColumnType], *, envelope: bool) -> Typed:
     if raw == b"null":
-        return NO_TYPES
+        return {name: column.read for name, column in declared.items()}
     schema: Schema | None = read_schema(raw)
     if envelope and schema is not None:
         schema = schema.member("after")
-    members = (schema.fields or ()) if schema is not None else ()
-    return {member.field: member for member in members if member.field is not None and needs_schema(member)}
+    typed: dict[str, Reader] = {}
+    for member in (schema.fields or ()) if schema is not None else ():
+        if member.field is None:
+            continue
+        read = reader_for(member)
+        if read is None and member.name is None and member.field in declared:
+            # As text a decimal is there already; its digits must not be taken for base64.
+            column = declared[member.field]
+            read = None if column.is_decimal and member.type == "string" else column.read
+        if read is not None:
+            typed[member.field] = read
+    return typed
 
 
-def needs_schema(schema: Schema) -> bool:
-    """Whether values of this schema have to pass through :func:`convert`."""
-    if schema.name in (DECIMAL, VARIABLE_SCALE_DECIMAL):
-        return True
-    parts = [*(schema.fields or ()), *(part for part in (schema.items, schema.values) if part is not None)]
-    return any(needs_schema(part) for part in parts)
+def _members(members: Mapping[str | None, Reader]) -> Reader:
+    def read(value: Value) -> Value:
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: members[name](item) if item is not None and name in members else item
+            for name, item in value.items()
+        }
+
+    return read
 
 
-def convert(schema: Schema, value: Value) -> Value:
-    """The value with every exact decimal in it as plain text (``"-12.50"``), the rest as it was.
+def _values(read_one: Reader) -> Reader:
+    def read(value: Value) -> Value:
+        if not isinstance(value, dict):
+            return value
+        return {name: None if item is None else read_one(item) for name, item in value.items()}
 
-    Raises DecodeError ``bad_value`` when the value is not what its schema says.
-    """
-    match value:
-        case None:
-            return None
-        case str() if schema.name == DECIMAL:
-            return _exact(decimal_text(value, (schema.parameters or {}).get("scale")))
-        case dict() if schema.name == VARIABLE_SCALE_DECIMAL:
-            return _exact(decimal_text(value.get("value"), value.get("scale")))
-        case list() if schema.items is not None:
-            return [convert(schema.items, item) for item in value]
-        case dict() if schema.fields is not None:
-            return {name: _convert_member(schema.member(name), item) for name, item in value.items()}
-        case dict() if schema.values is not None:
-            return {name: convert(schema.values, item) for name, item in value.items()}
-    return value
+    return read
 
 
-def convert_unschemed(value: Value) -> Value:
-    """As :func:`convert` where there is no schema: for the one decimal that carries its scale itself."""
-    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        return [convert_unschemed(item) for item in value]
-    if isinstance(value, dict) and value.keys() == {"scale", "value"}:
-        text = decimal_text(value["value"], value["scale"])
-        return value if text is None else text
-    return value
+_MILLIS, _MICROS, _NANOS = 1_000, 1_000_000, 1_000_000_000
 
-
-def decimal_text(encoded: Value, scale: Value) -> str | None:
-    """Plain text of a decimal: base64 of a big-endian two's complement integer, and its scale (an integer,
-    or its digits). None when it is not that."""
-    try:
-        places = int(scale)
-        unscaled = int.from_bytes(base64.b64decode(encoded, validate=True), "big", signed=True)
-    except (TypeError, ValueError, binascii.Error):
-        return None
-    if not encoded or abs(places) > _MAX_SCALE:
-        return None
-    # By way of Decimal: the text of a long int is limited by the interpreter.
-    digits = str(Decimal(abs(unscaled)))
-    sign = "-" if unscaled < 0 else ""
-    if places <= 0:
-        return sign + (digits + "0" * -places if unscaled else "0")
-    digits = digits.rjust(places + 1, "0")
-    return f"{sign}{digits[:-places]}.{digits[-places:]}"
-
-
-def _exact(text: str | None) -> str:
-    if text is None:
-        raise DecodeError("bad_value", "a decimal is not what its schema says")
-    return text
-
-
-def _convert_member(schema: Schema | None, value: Value) -> Value:
-    return value if schema is None else convert(schema, value)
+_BY_NAME: Final[Mapping[str, Reader]] = {
+    "io.debezium.data.VariableScaleDecimal": readers.variable_decimal,
+    "io.debezium.time.Date": time_readers.date,
+    "io.debezium.time.Time": time_readers.time(_MILLIS),
+    "io.debezium.time.MicroTime": time_readers.time(_MICROS),
+    "io.debezium.time.NanoTime": time_readers.time(_NANOS),
+    "io.debezium.time.Timestamp": time_readers.timestamp(_MILLIS),
+    "io.debezium.time.MicroTimestamp": time_readers.timestamp(_MICROS),
+    "io.debezium.time.NanoTimestamp": time_readers.timestamp(_NANOS),
+    "io.debezium.time.ZonedTimestamp": time_readers.moment,
+    "io.debezium.time.ZonedTime": time_readers.zoned_time,
+    "io.debezium.time.IsoDate": time_readers.date,
+    "io.debezium.time.IsoTime": time_readers.time(_MILLIS),
+    "io.debezium.time.IsoTimestamp": time_readers.timestamp(_MILLIS),
+    "io.debezium.time.StructuredDate": time_readers.structured(moments.date_of_parts),
+    "io.debezium.time.StructuredTime": time_readers.structured(moments.time_of_parts),
+    "io.debezium.time.StructuredTimestamp": time_readers.structured(moments.timestamp_of_parts),
+    "io.debezium.time.StructuredZonedTimestamp": time_readers.structured(moments.timestamp_of_parts),
+    "io.debezium.time.StructuredZonedTime": time_readers.structured(moments.time_of_parts),
+    "io.debezium.time.StructuredDuration": time_readers.structured(moments.duration_of_parts),
+    "io.debezium.time.MicroDuration": time_readers.duration(_MICROS),
+    "io.debezium.time.NanoDuration": time_readers.duration(_NANOS),
+    "org.apache.kafka.connect.data.Date": time_readers.date,
+    "org.apache.kafka.connect.data.Time": time_readers.time(_MILLIS),
+    "org.apache.kafka.connect.data.Timestamp": time_readers.timestamp(_MILLIS),
+    "io.debezium.data.Json": readers.json,
+    "io.debezium.data.Uuid": readers.uuid,
+    "io.debezium.data.EnumSet": readers.name_set,
+    "io.debezium.data.geometry.Point": readers.geometry,
+    "io.debezium.data.geometry.Geometry": readers.geometry,
+    "io.debezium.data.geometry.Geography": readers.geometry,
+    "io.debezium.data.SparseDoubleVector": readers.sparse_vector,
+    "io.debezium.data.SparseVector": readers.sparse_vector,
+}
+_BY_PARAMETERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Reader]]] = {
+    DECIMAL: lambda parameters: readers.encoded_decimal(parameters.get("scale")),
+    "io.debezium.data.Bits": lambda parameters: readers.bits(parameters.get("length")),
+}

@@ -8,6 +8,7 @@ every shape of event is understood the same, whichever converter wrote it.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from vectide.codecs.avro_types import AvroSchema
@@ -15,6 +16,7 @@ from vectide.codecs.debezium import UNAVAILABLE
 from vectide.codecs.debezium_json import DebeziumJson
 from vectide.codecs.framing import Frame, Framed, framed_parts
 from vectide.codecs.json_schema_types import JsonSchema
+from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, DecodeError, Record
 from vectide.ports import RegisteredSchema, SchemaFormat, SchemaId, SchemaMissing
 
@@ -31,8 +33,8 @@ class RegistryCodec:
     """Decodes framed records. Implements :class:`vectide.ports.SchemaCodec`; one instance serves one thread.
 
     ``frame`` is what a leading zero byte announces. ``format`` is the language of schemas of which the
-    registry does not tell it; ``auto``: they tell by their looks. ``unavailable`` and ``lenient_keys`` are
-    those of :class:`~vectide.codecs.debezium_json.DebeziumJson`.
+    registry does not tell it; ``auto``: they tell by their looks. ``unavailable``, ``lenient_keys``
+    and ``mapping_of`` are those of :class:`~vectide.codecs.debezium_json.DebeziumJson`.
     """
 
     def __init__(
@@ -42,10 +44,11 @@ class RegistryCodec:
         *,
         unavailable: str = UNAVAILABLE,
         lenient_keys: bool = False,
+        mapping_of: Callable[[str], TableMapping | None] = lambda _topic: None,
     ) -> None:
         self._frame = Frame(frame)
         self._format = None if format == "auto" else SchemaFormat(format)
-        self._json = DebeziumJson(unavailable, lenient_keys=lenient_keys)
+        self._json = DebeziumJson(unavailable, lenient_keys=lenient_keys, mapping_of=mapping_of)
         self._lenient_keys = lenient_keys
         self._schemas: dict[SchemaId, _Reader | DecodeError] = {}
 

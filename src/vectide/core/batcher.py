@@ -73,8 +73,9 @@ class Batcher(Generic[T]):
         return heavy or len(self._queue) >= self.limits.items
 
     def _may_leave_partial(self, now_s: float) -> bool:
-        lingered = now_s - self._queue[0][2] >= self.limits.linger_s
-        return lingered or now_s - self._partial_left_s >= self.limits.quiet_s
+        # The same sums as in due_s: rounded otherwise, a batch would not leave when it is due.
+        lingered = now_s >= self._queue[0][2] + self.limits.linger_s
+        return lingered or now_s >= self._partial_left_s + self.limits.quiet_s
 
     def _fill(self) -> list[T]:
         batch: list[T] = []

@@ -46,12 +46,12 @@ class Budget:
 
         ``stopped``: whether it is stopped already (then it must fall below the lower mark first).
         """
-        share = self.resume_share if stopped else 1.0
+        # The whole has no lower mark: tables that stand still may hold more of it than that for ever.
+        mine = (self.resume_share if stopped else 1.0) / max(1, tables)
         held_records, held_bytes = self._tables[table]
-        mine = share / max(1, tables)
         return (
-            self.held_records >= self.records * share
-            or self.held_bytes >= self.bytes * share
+            self.held_records >= self.records
+            or self.held_bytes >= self.bytes
             or held_records >= self.records * mine
             or held_bytes >= self.bytes * mine
         )

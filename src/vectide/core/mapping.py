@@ -33,6 +33,7 @@ from vectide.core.render import RENDERER_VERSION, is_blank, render_value
 from vectide.core.softdelete import SoftDelete as SoftDelete
 from vectide.core.softdelete import is_zero
 from vectide.core.template import EVENT_FIELDS, Template
+from vectide.core.types import ColumnType, TypeNameError, parse_type
 
 #: Where the text of an unavailable column may come from.
 ON_INCOMPLETE: Final = ("stored", "dead-letter")
@@ -71,8 +72,8 @@ class TableMapping:
 
     ``table`` is its id. ``source`` is a topic, or a regular expression when it starts with ``^``. ``key``
     names the key columns where the Kafka key does not carry the primary key. ``on_incomplete``: where an
-    unavailable column's text comes from, in order. Building one raises :class:`MappingError` with every
-    problem found.
+    unavailable column's text comes from, in order. ``types`` names the type of columns (also of key columns)
+    for events that do not tell it. Building one raises :class:`MappingError` with every problem found.
     """
 
     table: str
@@ -85,9 +86,15 @@ class TableMapping:
     store_text: bool = True
     keep_values: bool = True
     on_incomplete: tuple[str, ...] = ON_INCOMPLETE
+    types: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        problems = [*_naming_problems(self), *_column_problems(self), *_metadata_problems(self.metadata)]
+        problems = [
+            *_naming_problems(self),
+            *_column_problems(self),
+            *_metadata_problems(self.metadata),
+            *_type_problems(self.types),
+        ]
         if problems:
             raise MappingError(problems)
 
@@ -109,12 +116,17 @@ class TableMapping:
     def hashed_columns(self) -> tuple[str, ...]:
         """The names that :meth:`column_hashes` gives for a complete row: embed columns, then the sources
         of the metadata (event fields too)."""
-        return tuple(dict.fromkeys([*self.embed_columns, *self._metadata_sources]))
+        return tuple(dict.fromkeys([*self.embed_columns, *(field.source for field in self.metadata)]))
 
     @cached_property
     def keeps_values(self) -> bool:
         """Whether chunk 0 keeps the embed columns' texts: only useful when there are several of them."""
         return self.keep_values and len(self.embed_columns) > 1
+
+    @cached_property
+    def column_types(self) -> Mapping[str, ColumnType]:
+        """The declared types, by column."""
+        return {name: parse_type(text) for name, text in self.types}
 
     @cached_property
     def layout(self) -> str:
@@ -214,7 +226,7 @@ class TableMapping:
         """
         if all(is_blank(values[name]) for name in self.embed_columns):
             return ""
-        return self.template.render(values, _event_texts(change))
+        return self.template.render(values, _event_texts(change) if self._event_fields else {})
 
     def metadata_of(self, change: Upserted) -> tuple[dict[str, Value], frozenset[str]]:
         """The metadata that the event holds, by its name in the store, and the names whose value is
@@ -246,8 +258,13 @@ class TableMapping:
         return hashes
 
     @cached_property
-    def _metadata_sources(self) -> frozenset[str]:
-        return frozenset(field.source for field in self.metadata)
+    def _metadata_sources(self) -> Mapping[str, None]:
+        """In order, each once."""
+        return dict.fromkeys(field.source for field in self.metadata)
+
+    @cached_property
+    def _event_fields(self) -> tuple[str, ...]:
+        return self.template.fields
 
     @cached_property
     def _source_pattern(self) -> re.Pattern[str] | None:
@@ -358,6 +375,16 @@ def _metadata_problems(fields: Sequence[MetadataField]) -> Iterator[str]:
             yield "metadata holds an empty name"
         elif field.name in RESERVED_NAMES or field.name.startswith(STAMP_KEY):
             yield f"metadata: the name {field.name!r} is reserved: write {{{field.source}: another_name}}"
+
+
+def _type_problems(types: Sequence[tuple[str, str]]) -> Iterator[str]:
+    for name in _repeated(name for name, _ in types):
+        yield f"types names the column {name!r} more than once"
+    for name, text in types:
+        try:
+            parse_type(text)
+        except TypeNameError as error:
+            yield f"types: {name}: {error}"
 
 
 def _repeated(names: Iterable[str]) -> list[str]:

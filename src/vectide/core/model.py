@@ -64,7 +64,11 @@ def canonical_json(value: Value) -> str:
     Object members sorted by name, no spaces, no escapes beyond what JSON demands. Never change it: every
     point id and every stored hash depends on it.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _CANONICAL.encode(value)
+
+
+#: Made once: json.dumps makes a new one for every call that asks for anything special.
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,9 @@ def plan(change: Upserted | Deleted, known: Known, mapping: TableMapping) -> Pla
     decided = _plan(change, known, mapping)
     stamp = known.stamp
     if isinstance(decided, Skip) and known.stale and stamp is not None and not stamp.stale:
-        return MarkStale(replace(stamp, stale=True), decided.reason)
+        newer = known.position.relation_to(stamp.position) is Order.NEWER
+        position = known.position if newer else stamp.position
+        return MarkStale(replace(stamp, stale=True, position=position), decided.reason)
     return decided
 
 
@@ -126,7 +128,7 @@ def _plan(change: Upserted | Deleted, known: Known, mapping: TableMapping) -> Pl
     soft_deleted = mapping.is_soft_deleted(change)
     if soft_deleted:
         return _remove(known, "soft_deleted", absent="soft_deleted")
-    if soft_deleted is None and stamp is None:
+    if soft_deleted is None and _base(known) is None:
         assert mapping.soft_delete is not None
         return Incomplete((mapping.soft_delete.column,))
     return _plan_upsert(change, known, mapping)
@@ -143,7 +145,7 @@ def _remove(known: Known, reason: str, *, absent: str) -> Plan:
 
 
 def _plan_upsert(change: Upserted, known: Known, mapping: TableMapping) -> Plan:
-    base = None if known.fresh or known.stamp is None or known.stamp.stale else known.stamp
+    base = _base(known)
     rendered = dict(mapping.rendered(change))
     hashes = dict(mapping.column_hashes(change, rendered))
     metadata, keep = mapping.metadata_of(change)
@@ -151,21 +153,28 @@ def _plan_upsert(change: Upserted, known: Known, mapping: TableMapping) -> Plan:
     if unknown:
         return Incomplete(unknown)
     absent_text = tuple(name for name in mapping.embed_columns if name not in rendered)
-    if absent_text and base is not None and _text_is_unchanged(mapping, hashes, base):
-        return _same_text(known, mapping, base.chunks, hashes, metadata, keep, None)
     if absent_text:
-        stored = None if base is None else base.values
-        if "stored" not in mapping.on_incomplete or stored is None or not set(absent_text) <= set(stored):
+        same = base if base is not None and _text_is_unchanged(known, mapping, hashes, base) else None
+        stored = _stored_texts(mapping, base, absent_text)
+        if same is not None and (stored is None or same.layout == mapping.layout):
+            # An older layout stays until the row's text is at hand again.
+            return _same_text(known, mapping, same.chunks, same.layout, hashes, metadata, keep, None)
+        if stored is None:
             return Incomplete(absent_text)
-        rendered |= {name: stored[name] for name in absent_text}
+        rendered |= stored
     text = mapping.render(rendered, change)
     if not text.strip():
         return _remove(known, "empty_text", absent="empty_text")
     stamp = known.stamp
     digest = text_hash(text)
     if stamp is not None and stamp.chunks == (digest,) and stamp.space == known.space and not stamp.open:
-        return _same_text(known, mapping, (digest,), hashes, metadata, keep, rendered)
+        return _same_text(known, mapping, (digest,), mapping.layout, hashes, metadata, keep, rendered)
     return _embed(known, mapping, text, digest, hashes, metadata, keep, rendered)
+
+
+def _base(known: Known) -> Stamp | None:
+    """What may complete the change: the row as it was right before it."""
+    return None if known.fresh or known.stamp is None or known.stamp.stale else known.stamp
 
 
 def _complete_hashes(mapping: TableMapping, hashes: dict[str, str], base: Stamp | None) -> tuple[str, ...]:
@@ -181,18 +190,30 @@ def _complete_hashes(mapping: TableMapping, hashes: dict[str, str], base: Stamp 
     return tuple(unknown)
 
 
-def _text_is_unchanged(mapping: TableMapping, hashes: Mapping[str, str], base: Stamp) -> bool:
+def _text_is_unchanged(known: Known, mapping: TableMapping, hashes: Mapping[str, str], base: Stamp) -> bool:
+    """Whether the stored vector is that of the embed columns' present values, whatever the layout."""
     return (
-        base.layout == mapping.layout
+        base.space == known.space
         and not base.open
         and all(base.columns.get(name) == hashes[name] for name in mapping.embed_columns)
     )
+
+
+def _stored_texts(
+    mapping: TableMapping, base: Stamp | None, names: tuple[str, ...]
+) -> Mapping[str, str | None] | None:
+    """The stored values of these embed columns, None where they are not all kept."""
+    values = None if base is None or "stored" not in mapping.on_incomplete else base.values
+    if values is None or not set(names) <= set(values):
+        return None
+    return {name: values[name] for name in names}
 
 
 def _same_text(
     known: Known,
     mapping: TableMapping,
     chunks: tuple[str, ...],
+    layout: str,
     hashes: Mapping[str, str],
     metadata: Mapping[str, Value],
     keep: frozenset[str],
@@ -201,7 +222,7 @@ def _same_text(
     """``rendered``: the embed columns, to be kept anew when they moved although the text is the same."""
     stamp = known.stamp
     assert stamp is not None
-    new = _stamp(known, mapping, chunks, hashes)
+    new = replace(_stamp(known, mapping, chunks, hashes), layout=layout)
     same = replace(new, position=stamp.position, values=stamp.values) == stamp
     if same and not known.must_write:
         return Skip("unchanged")

@@ -69,7 +69,6 @@ class Station(Generic[T]):
     concurrency: int
     random: Callable[[], float]
     policy: FailurePolicy = DEFAULT_POLICY
-    condition: Condition = OK
     in_flight: list[Unit[T]] = field(default_factory=list)
     _batcher: Batcher[T] = field(init=False)
     _retries: list[Unit[T]] = field(default_factory=list)
@@ -79,6 +78,7 @@ class Station(Generic[T]):
     _closed_until_s: float = 0.0
     _probing: bool = False
     _gate: int = 0
+    _condition: Condition = OK
 
     def __post_init__(self) -> None:
         self._batcher = Batcher(self.limits)
@@ -87,6 +87,11 @@ class Station(Generic[T]):
     def queued(self) -> int:
         """Items waiting for a call, in the queue or for a retry."""
         return len(self._batcher) + sum(len(unit.items) for unit in self._retries)
+
+    @property
+    def condition(self) -> Condition:
+        """How it fares. Without work it is well: nothing would be tried, and the trouble told for ever."""
+        return OK if self.idle else self._condition
 
     @property
     def idle(self) -> bool:
@@ -143,7 +148,7 @@ class Station(Generic[T]):
         self._failed_in_a_row = 0
         self._probing = False
         self._closed_until_s = 0.0
-        self.condition = OK
+        self._condition = OK
 
     def failed(self, unit: Unit[T], failure: Failure, now_s: float) -> Reaction:
         """The call of ``unit`` failed. Queues what is to be tried again; a :class:`DeadLetter` is the
@@ -161,7 +166,7 @@ class Station(Generic[T]):
             case Split():
                 self._split(unit, now_s)
             case Halt(cause, probe_s):
-                self.condition = Condition("halted", cause)
+                self._condition = Condition("halted", cause)
                 self._close(now_s + probe_s)
                 unit.due_s = now_s + probe_s
                 self._retries.append(unit)
@@ -169,11 +174,14 @@ class Station(Generic[T]):
                 pass
         return reaction
 
-    def fail_one(self, item: T, failure: Failure, now_s: float) -> Reaction:
-        """One member of a call that succeeded as a whole was refused by itself."""
-        unit = Unit([item])
-        self.in_flight.append(unit)
-        return self.failed(unit, failure, now_s)
+    def fail_one(self, unit: Unit[T], item: T, failure: Failure, now_s: float) -> Reaction:
+        """One member of ``unit``, whose call succeeded as a whole, failed by itself. One that travelled alone
+        goes on with the attempts and strikes that it has."""
+        alone = Unit([item])
+        if len(unit.items) == 1:
+            alone.attempt, alone.strikes, alone.seen = unit.attempt, unit.strikes, unit.seen
+        self.in_flight.append(alone)
+        return self.failed(alone, failure, now_s)
 
     def _due_retry(self, now_s: float) -> Unit[T] | None:
         for index, unit in enumerate(self._retries):
@@ -198,7 +206,7 @@ class Station(Generic[T]):
         self._retries.append(unit)
         self._failed_in_a_row += 1
         if throttled or self._failed_in_a_row >= CLOSE_AFTER or self._probing:
-            self.condition = Condition("waiting", failure.cause)
+            self._condition = Condition("waiting", failure.cause)
             self._close(unit.due_s)
 
     def _close(self, until_s: float) -> None:

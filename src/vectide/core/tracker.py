@@ -16,11 +16,11 @@ class Tracker:
     nothing is known to be done. It never goes back.
     """
 
-    __slots__ = ("_end", "_last", "_received", "_settled", "position")
+    __slots__ = ("_end", "_last", "_received", "_unsettled", "position")
 
     def __init__(self, position: int | None = None) -> None:
         self._received: deque[int] = deque()
-        self._settled: set[int] = set()
+        self._unsettled: set[int] = set()
         self._last = -1 if position is None else position - 1
         self._end = -1
         self.position = position
@@ -32,7 +32,7 @@ class Tracker:
     @property
     def settled_ahead(self) -> int:
         """Records that are settled but wait behind an unsettled one."""
-        return len(self._settled)
+        return len(self._received) - len(self._unsettled)
 
     @property
     def at_end(self) -> bool:
@@ -55,6 +55,7 @@ class Tracker:
         if not self.is_new(offset):
             raise ValueError(f"offset {offset} was received after {self._last}")
         self._received.append(offset)
+        self._unsettled.add(offset)
         self._last = offset
 
     def settle(self, offset: int) -> list[int]:
@@ -62,14 +63,12 @@ class Tracker:
 
         Raises ValueError when the offset was not received or is settled already: a record settles once.
         """
-        if offset in self._settled or not self._received or not self._received[0] <= offset <= self._last:
+        if offset not in self._unsettled:
             raise ValueError(f"offset {offset} is not outstanding")
-        self._settled.add(offset)
+        self._unsettled.discard(offset)
         passed: list[int] = []
-        while self._received and self._received[0] in self._settled:
-            head = self._received.popleft()
-            self._settled.discard(head)
-            passed.append(head)
+        while self._received and self._received[0] not in self._unsettled:
+            passed.append(self._received.popleft())
         if passed:
             self.position = passed[-1] + 1
             self._reach_end()

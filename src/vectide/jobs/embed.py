@@ -111,22 +111,34 @@ class Embed:
     def _arrived(self, unit: Unit[TextItem], items: list[TextItem], answer: Embeddings | None) -> None:
         if answer is None:
             self.station.withdraw(unit)
-        else:
-            self.station.succeeded(unit)
-            if answer.tokens is not None:
-                self._parts.telemetry.count(signals.EMBED_TOKENS, answer.tokens)
+            self._not_sent(items)
+            return
+        self.station.succeeded(unit)
+        if answer.tokens is not None:
+            self._parts.telemetry.count(signals.EMBED_TOKENS, answer.tokens)
         for index, item in enumerate(items):
             del self._items[item.digest]
-            if answer is not None:
-                table = item.waiters[0][0].lane.table
-                self._parts.telemetry.count(signals.TEXTS_EMBEDDED, table=table)
-            self._deliver(item, None if answer is None else answer.vectors[index])
+            table = item.waiters[0][0].lane.table
+            self._parts.telemetry.count(signals.TEXTS_EMBEDDED, table=table)
+            self._deliver(item, answer.vectors[index])
 
-    def _deliver(self, item: TextItem, vector: Vector | None) -> None:
+    def _not_sent(self, items: list[TextItem]) -> None:
+        """Nobody who was still there wanted the texts when it came to sending them. Since then a new owner
+        of the partition may have joined the wait."""
+        for item in items:
+            item.in_flight = False
+            for work, _ in item.waiters:
+                if not work.ended and not work.lane.held:
+                    self._rows.drop_result(work, "embed")
+            if self._is_wanted(item):
+                tokens = self._parts.embedder.count_tokens(item.text)
+                self.station.add(item, tokens, self._caller.now())
+
+    def _deliver(self, item: TextItem, vector: Vector) -> None:
         for work, index in item.waiters:
             if work.ended:
                 continue
-            if vector is None or not work.lane.held:
+            if not work.lane.held:
                 self._rows.drop_result(work, "embed")
                 continue
             work.vectors[index] = vector

@@ -153,8 +153,10 @@ def made_legal(planned: Plan, able: Capabilities) -> Plan:
 
     match planned:
         case EmbedText(points):
-            fit = tuple(replace(point, metadata=legal(point.metadata)) for point in points)
-            return replace(planned, points=fit)
+            fit = [legal(point.metadata) for point in points]
+            if any(point.metadata != metadata for point, metadata in zip(points, fit, strict=True)):
+                pairs = zip(points, fit, strict=True)
+                return replace(planned, points=tuple(replace(point, metadata=new) for point, new in pairs))
         case PatchMetadata(metadata):
             return replace(planned, metadata=legal(metadata))
     return planned

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from vectide.core.batcher import BatchLimits
@@ -50,7 +50,7 @@ class StreamPolicy:
     """Numbers of the pump; times in seconds. ``grace_s``: the drain on a stop takes three quarters of it.
     ``incomplete_patience_s``: how long a change that cannot be completed waits for a newer one of its row."""
 
-    lookup: BatchLimits = field(default=BatchLimits(items=128, linger_s=0.005, quiet_s=0.002))
+    lookup: BatchLimits = field(default=BatchLimits(items=64, linger_s=0.005, quiet_s=0.002))
     embed: BatchLimits = field(default=BatchLimits(items=64, weight=None, linger_s=0.5))
     write: BatchLimits = field(default=BatchLimits(items=256, weight=4 * 2**20, linger_s=0.05, quiet_s=0.002))
     lookup_concurrency: int = 2
@@ -73,3 +73,15 @@ class StreamPolicy:
     incomplete_patience_s: float = 10.0
     failures: FailurePolicy = DEFAULT_POLICY
     breaker: BreakerLimits = field(default_factory=BreakerLimits)
+
+    @property
+    def pools(self) -> Mapping[str, int]:
+        """How many calls each kind of station makes at the same time, those first whose results matter most:
+        a vector that came back frees the slot that is dearest."""
+        return {
+            "embed": self.embed_concurrency,
+            "schema": self.schema_concurrency,
+            "dead_letter": 1,
+            "write": self.write_concurrency,
+            "lookup": self.lookup_concurrency,
+        }

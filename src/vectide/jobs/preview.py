@@ -1,7 +1,8 @@
 """What the pump would do with records, decided by the same codec, mapping and planner, without doing it.
 
 Each record is planned by itself, on what the records before it would have left in the store. (The pump may
-merge waiting changes of one row, which saves work and ends the same.)
+merge waiting changes of one row, which saves work and ends the same, and gives an incomplete change some time
+in which a newer one can complete it.)
 """
 
 from __future__ import annotations
@@ -127,6 +128,10 @@ class Previewer:
         except DecodeError as error:
             return replace(seen, decision=Decision.DEAD_LETTER, reason=error.cause, detail=error.detail)
 
+    def left(self, row: Row) -> Stamp | None:
+        """The stamp that the records so far would leave of the row; None when it would have no points."""
+        return self._stamps.get(row)
+
     def _placed(self, seen: Preview, mapping: TableMapping, change: Change) -> Preview:
         match change:
             case Ignored(reason):
@@ -152,6 +157,9 @@ class Previewer:
         except ValueRefused as refused:
             shown = replace(seen, decision=Decision.DEAD_LETTER, reason="value_refused", detail=str(refused))
         self._stamps[row] = _left(shown.decision, planned, stamp)
+        if shown.decision is Decision.HALT and isinstance(change, Upserted):
+            known = ", ".join(sorted({*change.columns, *change.unavailable}))
+            return replace(shown, detail=f"{shown.detail}; they have {known}")
         return shown
 
     def _shown(self, seen: Preview, planned: Plan) -> Preview:

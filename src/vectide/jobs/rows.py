@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from vectide.core import signals
 from vectide.core.lane import Entry, Lane, RowQueue
-from vectide.core.model import Deleted, Record, Row, Upserted
+from vectide.core.model import Deleted, Order, Position, Record, Row, Stamp, Upserted
 from vectide.core.planner import MarkStale
 from vectide.jobs.parts import Parts
 from vectide.jobs.work import Verdict, Work
@@ -90,7 +90,7 @@ class Rows:
             return
         work.verdict = verdict
         if len(work.entries) == 1 and work.stamp is not None and not work.stamp.stale:
-            work.plan = MarkStale(replace(work.stamp, stale=True), verdict.cause)
+            work.plan = MarkStale(_marked(work.stamp, work.merged.position), verdict.cause)
             self.write(work)
         else:
             self.bury(work)
@@ -211,3 +211,11 @@ class Rows:
         if change.committed_ms is not None:
             age_s = (self._parts.clock.wall_ms() - change.committed_ms) / 1000
             self._parts.telemetry.observe(signals.FRESHNESS, max(0.0, age_s), table=lane.table)
+
+
+def _marked(stamp: Stamp, poison: Position) -> Stamp:
+    """The row's stamp before the change at ``poison`` is dead-lettered. What came before that change has
+    been applied: a replay must not try to complete it from a row that is stale by then."""
+    before = replace(poison, offset=poison.offset - 1)
+    newer = before.relation_to(stamp.position) is Order.NEWER
+    return replace(stamp, stale=True, position=before if newer else stamp.position)

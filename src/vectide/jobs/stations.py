@@ -79,7 +79,6 @@ class Stations:
 
     def dispatch(self, *, flush: bool) -> None:
         """Start every call that may start now. Writes go first: they free rows and memory."""
-        self.schemas.drain()
         self._start_all(self.schemas.station, self.schemas.start, flush)
         self._start_all(self.letters.station, self.letters.start, flush)
         for collection, writes in self._writes.items():

@@ -73,6 +73,7 @@ class Stream:
         self._flowing = bool(records)
         for record in records:
             self._receive(record)
+        self.stations.schemas.drain()
         self._dispatch()
         self.intake.balance()
         self._commit_when_due()
@@ -83,6 +84,7 @@ class Stream:
         if self.stopping:
             return
         self.stopping = True
+        self._flowing = False  # nothing more comes: wait for the calls instead of spinning
         self._stop_at_s = self._now() + 0.75 * self._policy.grace_s
         self._parts.log.info("stopping", in_flight=self.intake.budget.held_records)
         self.intake.pause_all()
@@ -92,9 +94,14 @@ class Stream:
     def _advance(self, wait_s: float) -> None:
         """Handle finished calls (waiting at most ``wait_s`` for the first one) and start new ones."""
         self.beat_s = self._now()
-        for completion in self._parts.executor.completed(wait_s):
-            completion.done(completion)
-            self._dispatch()  # a free slot is not kept waiting for the other results
+        for _ in range(1 + self.stations.calls):  # bounded: the consumer must be polled
+            finished = self._parts.executor.completed(wait_s)
+            for completion in finished:
+                completion.done(completion)
+                self._dispatch()  # a free slot is not kept waiting for the other results
+            if not finished:
+                break
+            wait_s = 0.0
         self._dispatch()
 
     def _poll_wait_s(self) -> float:

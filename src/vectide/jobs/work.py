@@ -28,6 +28,8 @@ class Work:
     queue: RowQueue
     entries: list[Entry]
     merged: Merged
+    #: That of its entries: they have one in common.
+    lane: Lane
     stamp: Stamp | None = None
     plan: Plan | None = None
     vectors: list[Vector | None] = field(default_factory=list)
@@ -39,11 +41,7 @@ class Work:
 
     @classmethod
     def of(cls, queue: RowQueue, entries: list[Entry]) -> Work:
-        return cls(queue, entries, merge(entries))
-
-    @property
-    def lane(self) -> Lane:
-        return self.entries[0].lane
+        return cls(queue, entries, merge(entries), entries[0].lane)
 
     @property
     def row(self) -> Row:

@@ -42,7 +42,7 @@ class Write:
         def succeed(outcomes: Sequence[Outcome | None]) -> None:
             station.succeeded(unit)
             for work, outcome in zip(works, outcomes, strict=True):
-                self._written(station, work, outcome)
+                self._written(station, unit, work, outcome)
 
         def fail(failure: Failure) -> None:
             poison = self._caller.react(station, unit, failure)
@@ -67,7 +67,7 @@ class Write:
             for own, is_held in zip(writes, held, strict=True)
         ]
 
-    def _written(self, station: Station[Work], work: Work, outcome: Outcome | None) -> None:
+    def _written(self, station: Station[Work], unit: Unit[Work], work: Work, outcome: Outcome | None) -> None:
         if outcome is None or not work.lane.held:
             self._rows.drop_result(work, "write")
             return
@@ -81,7 +81,7 @@ class Write:
             case Effect.MISSING:
                 self._rows.retry(work)  # the point vanished after the look-up: embed it whole
             case Effect.FAILED:
-                self._refused(station, work, outcome.failure or Failure(Kind.TRANSIENT, "unknown"))
+                self._refused(station, unit, work, outcome.failure or Failure(Kind.TRANSIENT, "unknown"))
 
     def _applied(self, work: Work) -> None:
         match work.plan:
@@ -92,11 +92,11 @@ class Write:
             case _:
                 self._rows.finish(work, "written")
 
-    def _refused(self, station: Station[Work], work: Work, failure: Failure) -> None:
+    def _refused(self, station: Station[Work], unit: Unit[Work], work: Work, failure: Failure) -> None:
         self._parts.telemetry.count(signals.STATION_ERRORS, station="write", cause=failure.cause)
-        reaction = station.fail_one(work, failure, self._caller.now())
+        reaction = station.fail_one(unit, work, failure, self._caller.now())
         if isinstance(reaction, DeadLetter):
-            self._give_up(work, Verdict(reaction.cause, "write", failure.detail))
+            self._give_up(work, Verdict(reaction.cause, "write", failure.detail, unit.attempt + 1))
 
     def _give_up(self, work: Work, verdict: Verdict) -> None:
         if work.verdict is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -26,6 +26,9 @@ OTHER: Final = "other"
 _MAX_VALUE_CHARS: Final = 256
 
 T = TypeVar("T")
+M = TypeVar("M", Counter, Histogram)
+#: Name and labels of a call, in the order in which the caller wrote them.
+_Given = tuple[Any, ...]
 
 
 class SignalError(ValueError):
@@ -50,15 +53,21 @@ class PrometheusTelemetry:
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
+        # By name and labels as they are given: to check them is most of the cost of counting.
+        self._counting: dict[_Given, Counter] = {}
+        self._observing: dict[_Given, Histogram] = {}
         for metric in signals.CATALOGUE.values():
             self._register(metric)
         ProcessCollector(registry=self._registry)
 
     def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
         """Add ``amount`` (not negative) to a counter."""
-        counter = _of_kind(self._counters, name, "counter")
-        values = self._values(name, labels)
-        (counter.labels(*values) if values else counter).inc(amount)
+        given = (name, *labels.items())
+        counter = self._counting.get(given)
+        if counter is None:
+            counter = _of_kind(self._counters, name, "counter")
+            counter = self._child(counter, given, labels, self._counting)
+        counter.inc(amount)
 
     def gauge(self, name: str, value: float, /, **labels: str) -> None:
         """Set a gauge; NaN removes the series of these labels."""
@@ -71,9 +80,12 @@ class PrometheusTelemetry:
 
     def observe(self, name: str, value: float, /, **labels: str) -> None:
         """Record one observation in a histogram."""
-        histogram = _of_kind(self._histograms, name, "histogram")
-        values = self._values(name, labels)
-        (histogram.labels(*values) if values else histogram).observe(value)
+        given = (name, *labels.items())
+        histogram = self._observing.get(given)
+        if histogram is None:
+            histogram = _of_kind(self._histograms, name, "histogram")
+            histogram = self._child(histogram, given, labels, self._observing)
+        histogram.observe(value)
 
     def exposition(self) -> bytes:
         """Everything in the Prometheus text format, UTF-8 (see ``content_type``)."""
@@ -90,6 +102,14 @@ class PrometheusTelemetry:
                 self._histograms[name] = Histogram(
                     name, metric.help, labels, registry=registry, buckets=metric.buckets
                 )
+
+    def _child(self, metric: M, given: _Given, labels: dict[str, str], known: dict[_Given, M]) -> M:
+        """The series of these labels, kept in ``known`` unless it stands for other labels too."""
+        values = self._values(given[0], labels)
+        child = metric.labels(*values) if values else metric
+        if all(value in values for value in labels.values()):  # neither cleaned nor folded
+            known[given] = child
+        return child
 
     def _values(self, name: str, labels: dict[str, str]) -> tuple[str, ...]:
         values = _label_values(name, labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
@@ -22,6 +23,8 @@ class KafkaHealth:
     def __init__(self) -> None:
         self._failures: dict[str, Failure] = {}
         self._sticky: set[str] = set()
+        #: How often each subject failed so far: what was asked before a failure proves nothing after it.
+        self._times: Counter[str] = Counter()
 
     @property
     def failures(self) -> Mapping[str, Failure]:
@@ -33,6 +36,10 @@ class KafkaHealth:
         """Whether anything is wrong."""
         return bool(self._failures)
 
+    def times(self, subject: str) -> int:
+        """How often the subject has failed so far."""
+        return self._times[subject]
+
     def failed(
         self, subject: str, error: KafkaError, *, operator: bool | None = None, sticky: bool = False
     ) -> None:
@@ -41,6 +48,7 @@ class KafkaHealth:
         What needs an operator is not replaced by what does not: refused credentials are followed by "all
         brokers are down".
         """
+        self._times[subject] += 1
         failure = failure_of(error, operator=operator)
         known = self._failures.get(subject)
         if known is not None and known.kind is Kind.OPERATOR and failure.kind is not Kind.OPERATOR:

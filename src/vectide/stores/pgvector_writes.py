@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from pgvector import HalfVector
@@ -31,6 +31,9 @@ from vectide.ports import (
 )
 from vectide.stores.pgvector_connections import Link
 from vectide.stores.pgvector_sql import Shape, Statements
+
+#: Made once: json.dumps makes a new one for every call that asks for anything special.
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class Batch:
@@ -58,8 +61,14 @@ class Batch:
             else:
                 chunks.append(i)
         self._run(link, statements.put, chunks)
-        self._change(link, statements.patch, self._which(Patch))
+        self._patch(link, statements)
         self._change(link, statements.mark, self._which(Mark))
+
+    def _patch(self, link: Link, statements: Statements) -> None:
+        of_one_point = [i for i in self._which(Patch) if len(self._parameters[i]["ids"]) == 1]
+        answers = self._answers(link, statements.patch_point, of_one_point)
+        applied = {i for i, answer in answers if answer is not None}
+        self._change(link, statements.patch, [i for i in self._which(Patch) if i not in applied])
 
     def _change(self, link: Link, query: Composed, which: Iterable[int]) -> None:
         for i, answer in self._answers(link, query, which):
@@ -119,7 +128,7 @@ def encoded_vector(vector: Vector, shape: Shape) -> FullVector | HalfVector:
 
 def encoded_json(value: Mapping[str, Value]) -> str:
     """JSON text for jsonb. Raises ValueError or TypeError for what JSON or UTF-8 cannot say."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = _JSON.encode(value)
     text.encode()
     return text
 

@@ -6,13 +6,15 @@ One record per line::
      "key": "eyJpZCI6MX0=", "value": null, "headers": [["__debezium.newkey", "eyJpZCI6OX0="]]}
 
 ``key``, ``value`` and the values of headers are base64, or null for none. ``timestamp`` (ms since the epoch)
-and ``headers`` may be left out; further members are ignored.
+and ``headers`` may be left out; further members are ignored. A file whose name ends in ``.gz`` is compressed.
 """
 
 from __future__ import annotations
 
 import base64
+import gzip
 import json
+import zlib
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ def read_recording(path: str | PathLike[str]) -> list[Record]:
     Raises OSError when the file cannot be read, ValueError naming the line that is not a record.
     """
     records = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_text(Path(path)).splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -34,6 +36,15 @@ def read_recording(path: str | PathLike[str]) -> list[Record]:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}:{number}: not a recorded record: {error!r}") from error
     return records
+
+
+def _text(path: Path) -> str:
+    if path.suffix != ".gz":
+        return path.read_text(encoding="utf-8")
+    try:
+        return gzip.decompress(path.read_bytes()).decode("utf-8")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: not a gzip file: {error!r}") from error
 
 
 def _record(members: dict[str, Any]) -> Record:
