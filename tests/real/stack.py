@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from tests.real.jars import AvroJars, Jars, StackError
+from tests.real.jars import AVRO_CONVERTER, AvroJars, Jars, StackError
 from tests.real.processes import Child, accepts_connections, free_port, wait_until
 
 from vectide.testing.postgres import EmbeddedPostgres
@@ -58,14 +58,14 @@ auto.create.topics.enable=false
 """
 
 _WORKER = """bootstrap.servers={bootstrap}
-group.id={name}
+group.id=connect
 listeners=http://127.0.0.1:{port}
 rest.advertised.host.name=127.0.0.1
 key.converter=org.apache.kafka.connect.json.JsonConverter
 value.converter=org.apache.kafka.connect.json.JsonConverter
-config.storage.topic={name}.configs
-offset.storage.topic={name}.offsets
-status.storage.topic={name}.status
+config.storage.topic=connect.configs
+offset.storage.topic=connect.offsets
+status.storage.topic=connect.status
 config.storage.replication.factor=1
 offset.storage.replication.factor=1
 status.storage.replication.factor=1
@@ -73,7 +73,7 @@ offset.storage.partitions=1
 status.storage.partitions=1
 offset.flush.interval.ms=500
 plugin.path={plugins}
-plugin.discovery={discovery}
+plugin.discovery=service_load
 """
 
 
@@ -87,8 +87,8 @@ class Postgres(Protocol):
     def password(self) -> str: ...
 
 
-def _start_with_new_ports(start: Callable[[], Child]) -> Child:
-    """Between choosing a port and binding it somebody else may take it: then choose again."""
+def start_with_new_ports(start: Callable[[], Child]) -> Child:
+    """Start it. Between choosing a port and binding it somebody else may take it: then choose again."""
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             return start()
@@ -111,7 +111,7 @@ class Broker(AbstractContextManager["Broker"]):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "log4j2.xml").write_text(_LOG4J, encoding="utf-8")
         started_s = time.monotonic()
-        self.child = _start_with_new_ports(self._start)
+        self.child = start_with_new_ports(self._start)
         self.started_in_s = time.monotonic() - started_s
 
     @property
@@ -148,6 +148,15 @@ class Broker(AbstractContextManager["Broker"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.child.stop()
+
+
+def converters(*, schemas: bool, registry: str = "") -> dict[str, str]:
+    """What a connector is told of its converters: Avro where there is a registry, else JSON."""
+    if registry:
+        one = {"": AVRO_CONVERTER, ".schema.registry.url": registry}
+    else:
+        one = {"": "org.apache.kafka.connect.json.JsonConverter", ".schemas.enable": str(schemas).lower()}
+    return {f"{side}.converter{name}": value for side in ("key", "value") for name, value in one.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,16 +202,7 @@ class Connector:
             "topic.creation.default.partitions": str(self.partitions),
             "topic.creation.default.replication.factor": "1",
         }
-        for side in ("key", "value"):
-            config |= {f"{side}.converter{name}": value for name, value in self._converter().items()}
-        return config | self._topic_groups()
-
-    def _converter(self) -> dict[str, str]:
-        if self.registry:
-            avro = "io.confluent.connect.avro.AvroConverter"
-            return {"": avro, ".schema.registry.url": self.registry}
-        json_ = "org.apache.kafka.connect.json.JsonConverter"
-        return {"": json_, ".schemas.enable": str(self.schemas).lower()}
+        return config | converters(schemas=self.schemas, registry=self.registry) | self._topic_groups()
 
     def _topic_groups(self) -> dict[str, str]:
         groups = {"topic.creation.groups": ",".join(self.partitions_of)} if self.partitions_of else {}
@@ -215,22 +215,17 @@ class Connector:
 
 class Connect(AbstractContextManager["Connect"]):
     """One distributed Connect worker with the Debezium PostgreSQL connector. ``plugins`` are more folders of
-    plugins; ``name`` tells several workers of one broker apart."""
+    plugins, each of which has to list its services."""
 
-    def __init__(
-        self, jars: Jars, folder: Path, broker: Broker, plugins: tuple[Path, ...] = (), name: str = "connect"
-    ):
+    def __init__(self, jars: Jars, folder: Path, broker: Broker, plugins: tuple[Path, ...] = ()):
         self._jars = jars
         self._plugins = (jars.plugins, *plugins)
-        self._name = name
-        # Not every plugin lists its services; looking for them takes longer.
-        self._discovery = "hybrid_warn" if plugins else "service_load"
         self._folder = folder
         self._broker = broker
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "log4j2.xml").write_text(_LOG4J, encoding="utf-8")
         started_s = time.monotonic()
-        self.child = _start_with_new_ports(self._start)
+        self.child = start_with_new_ports(self._start)
         self.started_in_s = time.monotonic() - started_s
 
     def _start(self) -> Child:
@@ -241,15 +236,13 @@ class Connect(AbstractContextManager["Connect"]):
                 bootstrap=self._broker.bootstrap,
                 port=self._port,
                 plugins=",".join(map(str, self._plugins)),
-                name=self._name,
-                discovery=self._discovery,
             ),
             encoding="utf-8",
         )
         command = [self._jars.java, *CONNECT_HEAP, *JVM, "-Dlog4j2.configurationFile=log4j2.xml"]
         command += ["-cp", f"{self._jars.connect}/*"]
         command += ["org.apache.kafka.connect.cli.ConnectDistributed", str(config)]
-        child = Child(self._name, command, self._folder)
+        child = Child("connect", command, self._folder)
         try:
             child.wait_ready("answers", self._answers, START_TIMEOUT_S)
         except BaseException:
@@ -278,23 +271,32 @@ class Connect(AbstractContextManager["Connect"]):
             connection.close()
 
     def create(self, connector: Connector, postgres: Postgres) -> None:
-        """Create the connector and wait until its task runs; raises :class:`StackError` with the reason
-        when it is refused or fails."""
-        path = f"/connectors/{connector.name}"
-        status, answer = self._call("PUT", f"{path}/config", connector.config(postgres))
-        if status not in (200, 201):
-            raise StackError(f"connector {connector.name} was refused: {answer}")
-        wait_until(f"connector {connector.name} runs", lambda: self.running(connector), START_TIMEOUT_S)
+        """Create the connector and wait until its task runs; raises as :meth:`start` does."""
+        self.start(connector.name, connector.config(postgres))
 
-    def running(self, connector: Connector) -> bool:
+    def start(self, name: str, config: Mapping[str, str]) -> None:
+        """Create a connector and wait until its task runs; raises :class:`StackError` with the reason when
+        it is refused or fails."""
+        status, answer = self._call("PUT", f"/connectors/{name}/config", config)
+        if status not in (200, 201):
+            raise StackError(f"connector {name} was refused: {answer}")
+        wait_until(f"connector {name} runs", lambda: self.running(name), START_TIMEOUT_S)
+
+    def remove(self, name: str) -> None:
+        """Stop the connector for good. What it left in the source stays there."""
+        status, answer = self._call("DELETE", f"/connectors/{name}")
+        if status != 204:
+            raise StackError(f"connector {name} was not removed: {answer}")
+
+    def running(self, name: str) -> bool:
         """Whether the connector's task runs; raises :class:`StackError` with its trace when it failed."""
-        status, answer = self._call("GET", f"/connectors/{connector.name}/status")
+        status, answer = self._call("GET", f"/connectors/{name}/status")
         if status != 200:
             return False
         states = [answer["connector"], *answer["tasks"]]
         for state in states:
             if state["state"] == "FAILED":
-                raise StackError(f"connector {connector.name} failed: {state.get('trace', '')[:3000]}")
+                raise StackError(f"connector {name} failed: {state.get('trace', '')[:3000]}")
         return len(states) > 1 and all(state["state"] == "RUNNING" for state in states)
 
     def __exit__(
@@ -311,7 +313,7 @@ class Registry(AbstractContextManager["Registry"]):
         self._avro = avro
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.child = _start_with_new_ports(self._start)
+        self.child = start_with_new_ports(self._start)
 
     @property
     def confluent_url(self) -> str:
@@ -343,7 +345,7 @@ class Registry(AbstractContextManager["Registry"]):
 
 @dataclass(frozen=True, slots=True)
 class RealStack:
-    """Everything that runs; ``folder`` holds the logs and is where a test may keep more."""
+    """Everything that every test needs; ``folder`` holds the logs and is where a test may keep more."""
 
     postgres: EmbeddedPostgres
     broker: Broker

@@ -6,17 +6,16 @@ The same rows come as JSON as well. Both must lead to the same texts and metadat
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from tests.real.jars import StackUnavailable, fetch_avro
 from tests.real.processes import wait_until
 from tests.real.service import Kafka, Service
-from tests.real.stack import Connect, Connector, RealStack, Registry
+from tests.real.stack import Connector, RealStack, Registry
 
 PATIENCE_S = 180.0
 DATABASE, STORE, DEAD_LETTERS = "avro_source", "avro_vectors", "vectide.avro.dlq"
@@ -28,25 +27,6 @@ INSERT = """INSERT INTO gadgets VALUES (%s, %s, %s, 1.1, 'NaN', ARRAY['a', NULL,
     '2026-02-28', '2026-02-28 23:59:59.123456+02', '{"k": [1, 2.5]}', true)"""
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture(scope="module")
-def registry(real_stack: RealStack) -> Iterator[Registry]:
-    try:
-        avro = fetch_avro()
-    except StackUnavailable as missing:
-        pytest.skip(f"no registry: {missing}")
-    with Registry(real_stack.jars, avro, real_stack.folder / "registry") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def connect(real_stack: RealStack, registry: Registry) -> Iterator[Connect]:
-    """A worker of its own, with the converter."""
-    folder = real_stack.folder / "connect-avro"
-    plugins = (fetch_avro().plugins,)
-    with Connect(real_stack.jars, folder, real_stack.broker, plugins, name="connect-avro") as running:
-        yield running
 
 
 def environment(stack: RealStack, url: str, topics: Mapping[str, str]) -> dict[str, str]:
@@ -76,9 +56,7 @@ def stored(connection: psycopg.Connection[Any], table: str) -> dict[int, tuple[s
     return {json.loads(key)["id"]: (text, metadata) for key, text, metadata in rows}
 
 
-def test_avro_and_json_of_the_same_rows_become_the_same(
-    real_stack: RealStack, registry: Registry, connect: Connect
-) -> None:
+def test_avro_and_json_of_the_same_rows_become_the_same(real_stack: RealStack, registry: Registry) -> None:
     """Cases 48 and 50."""
     dsn = real_stack.postgres.dsn
     with psycopg.connect(dsn, autocommit=True) as admin:
@@ -91,12 +69,14 @@ def test_avro_and_json_of_the_same_rows_become_the_same(
         psycopg.connect(make_conninfo(dsn, dbname=DATABASE), autocommit=True) as source,
         psycopg.connect(make_conninfo(dsn, dbname=STORE), autocommit=True) as store,
         closing(Kafka(real_stack.broker.bootstrap)) as kafka,
+        ExitStack() as connectors,
     ):
         source.execute(DDL.encode())
         for id_ in range(1, 51):
             source.execute(INSERT.encode(), (id_, f"gadget {id_}", f"{id_}.50"))
-        connect.create(as_avro, real_stack.postgres)
-        real_stack.connect.create(as_json, real_stack.postgres)
+        for connector in (as_avro, as_json):
+            real_stack.connect.create(connector, real_stack.postgres)
+            connectors.callback(real_stack.connect.remove, connector.name)
         wait_until("the topics are there", lambda: kafka.exist(list(topics.values())), PATIENCE_S)
         kafka.create_topic(DEAD_LETTERS)
         given = environment(real_stack, registry.confluent_url, topics)
