@@ -34,6 +34,10 @@ test-real: setup ## the service on a real Kafka, Connect, Debezium and PostgreSQ
 simulate: setup ## the pump against simulated parts: SEEDS=10000 from FIRST=0
 	@$(BIN)/python -m tests.simulation.run $(FIRST) $(SEEDS)
 
+.PHONY: fuzz
+fuzz: setup ## the decoders, the mapping and the planner against a hundred times as much nonsense as in the tests
+	@$(BIN)/python -m pytest --hypothesis-profile=fuzz --timeout=3600 tests/unit/test_codec_fuzz.py tests/pipeline/test_pump_fuzz.py
+
 .PHONY: bench
 bench: setup ## measure it against a plain consume-embed-write loop
 	@$(BIN)/python -m tests.bench $(ARGS)
@@ -59,7 +63,8 @@ docs-check: setup ## verify that those pages are up to date, and that the links 
 .PHONY: nightly
 nightly: setup ## whatever takes longer: the real stack, many more simulated seeds, the benchmark
 	@$(MAKE) test-real
-	@$(MAKE) simulate SEEDS=100000 FIRST=$(shell date +%Y%m%d)00000
+	@$(MAKE) fuzz
+	@$(MAKE) simulate SEEDS=20000 FIRST=$(shell date +%Y%m%d)00000
 	@$(MAKE) bench
 
 .PHONY: lock

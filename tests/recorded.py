@@ -159,7 +159,7 @@ def _products(*recordings: str) -> list[Case]:
 
 CASES = [
     *_products("json_schemas_off", "json_schemas_on", "multi_partition", "replica_identity_full"),
-    *_products("tombstones_off", "transaction_metadata", "heartbeat", "logical_message"),
+    *_products("tombstones_off", "transaction_metadata", "heartbeat", "logical_message", "truncate"),
     *_products("unwrapped", "unwrapped_rewrite", "unwrapped_schemas_on"),
     *_products("unwrapped_mode_tombstone", "unwrapped_mode_delete_to_tombstone"),
     Case("unwrapped_mode_drop", "products", PRODUCTS, correct=_with_undeleted),

@@ -137,6 +137,11 @@ class TableSettings(Section):
         )
     )
 
+    on_truncate: Literal["purge", "skip"] = Field(
+        default="purge",
+        description="What an emptied source table means: its rows are removed, or the event is passed over.",
+    )
+
     @field_validator("source")
     @classmethod
     def _source_is_a_topic(cls, source: str) -> str:
@@ -304,6 +309,7 @@ def _mapping(name: str, table: TableSettings, template: Template) -> TableMappin
         keep_values="stored" in table.on_incomplete,
         on_incomplete=table.on_incomplete,
         types=tuple(table.types.items()),
+        on_truncate=table.on_truncate,
     )
 
 

@@ -24,13 +24,14 @@ UPSERT = (
 )
 
 
-def table(dimensions: int) -> str:
+def table(dimensions: int, *, indexed: bool) -> str:
     """As vectide makes it: the same index on the vectors, the same room for updates on a page."""
+    index = "CREATE INDEX ON products USING hnsw (embedding vector_cosine_ops)" if indexed else ""
     return (
         "CREATE EXTENSION IF NOT EXISTS vector;"
         f"CREATE TABLE products (id bigint PRIMARY KEY, text text NOT NULL, metadata jsonb NOT NULL,"
         f" embedding vector({dimensions}) NOT NULL) WITH (fillfactor = 70);"
-        "CREATE INDEX ON products USING hnsw (embedding vector_cosine_ops)"
+        f"{index}"
     )
 
 
@@ -57,7 +58,7 @@ def main() -> None:
     )
     client = OpenAI(base_url=env["PROVIDER"], api_key="unused")
     with psycopg.connect(env["DSN"]) as database:
-        database.execute(table(int(env["DIMENSIONS"])).encode())
+        database.execute(table(int(env["DIMENSIONS"]), indexed=bool(env["INDEXED"])).encode())
         database.commit()
         register_vector(database)
         consumer.subscribe([env["TOPIC"]], on_assign=lambda *_: print("assigned", flush=True))

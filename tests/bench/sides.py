@@ -12,6 +12,10 @@ from typing import Protocol
 
 from tests.real.processes import Child, free_port
 
+from vectide.jobs.executor import SystemClock
+from vectide.ports import CollectionSpec, Deadline
+from vectide.stores.pgvector import PgVectorStore
+
 ROOT = Path(__file__).resolve().parents[2]
 DIMENSIONS = 64
 DEAD_LETTERS = "vectide.dlq"
@@ -25,7 +29,8 @@ MAPPING = {
 @dataclass(frozen=True, slots=True)
 class Course:
     """Where one run happens: its own topic, group and database. ``provider_items``: the most texts that the
-    provider takes in a call, None where it takes whatever comes."""
+    provider takes in a call, None where it takes whatever comes. ``indexed``: whether the vectors have an
+    index; without one, the store costs next to nothing."""
 
     name: str
     folder: Path
@@ -33,6 +38,7 @@ class Course:
     provider: str
     dsn: str
     provider_items: int | None = None
+    indexed: bool = True
 
     @property
     def topic(self) -> str:
@@ -71,6 +77,8 @@ class Vectide:
             "VECTIDE_HTTP__PORT": str(free_port()),
             "VECTIDE_TABLES": json.dumps({"products": {"source": course.topic, **MAPPING}}),
         }
+        if not course.indexed:
+            _prepare_without_index(course.dsn)
         if course.provider_items is not None:
             environment["VECTIDE_EMBEDDER__BATCH_ITEMS"] = str(course.provider_items)
         command = [sys.executable, "-m", "vectide", "run"]
@@ -92,9 +100,18 @@ class Afternoon:
             "DSN": course.dsn,
             "DIMENSIONS": str(DIMENSIONS),
             "PROVIDER_ITEMS": str(course.provider_items or ""),
+            "INDEXED": "1" if course.indexed else "",
         }
         command = [sys.executable, str(Path(__file__).with_name("afternoon.py"))]
         return Child("loop", command, course.folder, _environment(environment))
+
+
+def _prepare_without_index(dsn: str) -> None:
+    """Make the collection as an operator may: the service never alters one that is there."""
+    spec = CollectionSpec("products", DIMENSIONS, f"openai/hashing/{DIMENSIONS}")
+    store = PgVectorStore(dsn, index="none")
+    store.prepare(spec, Deadline.after(SystemClock(), 60))
+    store.close()
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:

@@ -82,7 +82,13 @@ class Stage:
 
     @contextmanager
     def run(
-        self, side: Side, latency_ms: float, partitions: int, provider_items: int | None = None
+        self,
+        side: Side,
+        latency_ms: float,
+        partitions: int = 1,
+        provider_items: int | None = None,
+        *,
+        indexed: bool = True,
     ) -> Iterator[Run]:
         """The side at work on a topic without records. Its database is dropped afterwards."""
         self._runs += 1
@@ -94,7 +100,8 @@ class Stage:
             admin.execute(f"CREATE DATABASE {name}".encode())
             admin.execute("CHECKPOINT")
             dsn = make_conninfo(self._postgres.dsn, dbname=name)
-            course = Course(name, folder, self._broker.bootstrap, self._url, dsn, provider_items)
+            bootstrap = self._broker.bootstrap
+            course = Course(name, folder, bootstrap, self._url, dsn, provider_items, indexed)
             self.kafka.create_topic(course.topic, partitions)
             with side.start(course) as child:
                 yield Run(side, course, child, self.kafka, self._producer, partitions)

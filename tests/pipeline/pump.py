@@ -36,6 +36,8 @@ from vectide.ports import (
 from vectide.testing.store import MemoryStore
 
 DIMENSIONS = 8
+#: Points on a page of a scan.
+SCAN_POINTS = 20
 #: What one poll that brings records costs, in virtual seconds.
 POLL_S = 0.001
 DOWN = Failure(Kind.TRANSIENT, "server_error")
@@ -218,6 +220,9 @@ class LogSource:
         self._clock.now_s += POLL_S if taken else timeout_s
         return taken
 
+    def partition_count(self, topic: str) -> int | None:
+        return sum(name == topic for name, _ in self._log.records)
+
     def pause(self, partitions: Sequence[Partition]) -> None:
         self.paused |= set(partitions)
 
@@ -329,6 +334,12 @@ class FaultyStore:
     ) -> Sequence[Stamp | None]:
         _raise(self.fault("stamps", collection))
         return self.inner.stamps(collection, rows, deadline, values=values)
+
+    def scan(
+        self, collection: str, cursor: str | None, limit: int, deadline: Deadline, *, vectors: bool = False
+    ) -> tuple[Sequence[Stored], str | None]:
+        _raise(self.fault("scan", collection))
+        return self.inner.scan(collection, cursor, min(limit, SCAN_POINTS), deadline, vectors=vectors)
 
     def remove(self, key: Row, of: TableMapping = PRODUCTS) -> None:
         """Another hand takes the row's point away."""

@@ -82,6 +82,9 @@ class RecordedSource:
             self._clock.now_s += timeout_s
         return taken
 
+    def partition_count(self, topic: str) -> int | None:
+        return sum(name == topic for name, _ in self._records)
+
     def pause(self, partitions: Sequence[Partition]) -> None:
         self._paused |= set(partitions)
 

@@ -674,6 +674,13 @@ def test_the_log_identity_is_the_topic_id_and_the_same_for_all_partitions(stage:
     assert stage.topic not in member.logs.values()
 
 
+def test_the_partitions_of_an_assigned_topic_are_counted(stage: Stage) -> None:
+    member = stage.member()
+    assert member.source.partition_count(stage.topic) is None
+    member.until(lambda: len(member.logs) == 2)
+    assert member.source.partition_count(stage.topic) == 2
+
+
 def test_records_that_retention_took_before_they_were_read_are_noticed(stage: Stage, reader: Member) -> None:
     """Case 111."""
     reader.source.commit({(stage.topic, 0): 1}, wait=True)

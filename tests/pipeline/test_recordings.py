@@ -23,7 +23,7 @@ def ran(name: str, mapping: TableMapping) -> Pump:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_store_holds_the_rows_of_the_source_table(case: Case) -> None:
-    """Cases 1-4, 8-10, 15, 16, 18, 20, 26, 30, 37, 41 and 63; invariants 12 and 14."""
+    """Cases 1-4, 8-10, 15, 16, 18, 20, 26, 29, 30, 37, 41 and 63; invariants 12 and 14."""
     pump = ran(case.name, case.placed)
     assert pump.stored() == case.expected()
     assert pump.dead == case.letters

@@ -76,6 +76,9 @@ class OnePartition:
             time.sleep(timeout_s)
         return records
 
+    def partition_count(self, topic: str) -> int | None:
+        return 1
+
     def pause(self, partitions: Sequence[Partition]) -> None:
         self._paused = True
 

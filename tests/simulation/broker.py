@@ -197,6 +197,9 @@ class SimSource:
                 self._ended[partition] = position
                 self._listener.on_end(partition, position)
 
+    def partition_count(self, topic: str) -> int | None:
+        return PARTITIONS[topic]
+
     def pause(self, partitions: Sequence[Partition]) -> None:
         self._paused |= set(partitions)
 

@@ -13,7 +13,18 @@ from tests.simulation.world import SOON, SimTelemetry, World, vector_of
 
 from vectide.core import signals
 from vectide.core.lane import Lane
-from vectide.core.model import Change, Deleted, Order, Point, Position, Row, Stamp, Upserted, text_hash
+from vectide.core.model import (
+    Change,
+    Deleted,
+    Order,
+    Point,
+    Position,
+    Row,
+    Stamp,
+    Truncated,
+    Upserted,
+    text_hash,
+)
 from vectide.jobs.stream import Stream
 from vectide.ports import Partition, Patch, Put, Remove, Stored, Write
 from vectide.testing.fold import Expected, Fold, Leaves, Nothing
@@ -145,6 +156,8 @@ class Watch:
         topic, partition, offset = place
         if outcome == "dead_lettered":
             return any(place_of(letter.record) == place for letter in self._world.broker.dead)
+        if isinstance(change, Truncated):
+            return outcome == "deleted" and not self._older_than(place)
         if not isinstance(change, Upserted | Deleted):
             return outcome == "skipped"
         row = _row_of(topic, change)
@@ -162,6 +175,18 @@ class Watch:
             case ("skipped", "already_applied"):
                 return stamp is not None and mine.relation_to(stamp.position) in (Order.SAME, Order.OLDER)
         return reason == "superseded"
+
+    def _older_than(self, place: Place) -> Sequence[Row]:
+        """Rows of the topic's table whose point is older than the place."""
+        topic, partition, offset = place
+        mine = Position(log_of(topic), partition, offset)
+        return [
+            point.row
+            for point in self._scan()
+            if point.row.table == TABLES[topic].table
+            and point.stamp is not None
+            and point.stamp.position.relation_to(mine) is Order.OLDER
+        ]
 
     # --- invariant 3 ------------------------------------------------------------------------------------
 
@@ -245,6 +270,10 @@ class Watch:
             if isinstance(change, Upserted | Deleted):
                 row, leaves = folds[place[0]].apply(change)
                 histories.setdefault(row, []).append((place, leaves))
+            elif isinstance(change, Truncated):
+                folds[place[0]].truncate()
+                for row in [row for row in histories if row.table == TABLES[place[0]].table]:
+                    histories[row].append((place, Nothing.ABSENT))
         return histories
 
     def _check_row(self, row: Row, history: History, dead: set[Place], point: Stored | None) -> None:

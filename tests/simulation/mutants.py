@@ -29,6 +29,7 @@ from vectide.jobs.letters import Letters
 from vectide.jobs.rows import Rows
 from vectide.jobs.schemas import Schemas
 from vectide.jobs.stream import Stream
+from vectide.jobs.truncates import Page
 from vectide.jobs.work import TextItem, Verdict, Work
 from vectide.jobs.write import Write
 from vectide.ports import (
@@ -388,3 +389,46 @@ def a_registry_that_is_down_condemns_records(patch: pytest.MonkeyPatch) -> None:
 
     inner = SimRegistry.fetch
     patch.setattr(SimRegistry, "fetch", fetch)
+
+
+@mutant
+def what_waited_behind_a_truncate_is_left_waiting(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Schemas, "resume", lambda self, lane: None)
+
+
+# --- truncates ----------------------------------------------------------------------------------------------
+
+
+@mutant
+def a_truncate_does_not_wait_for_what_came_before(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Tracker, "outstanding", 1)
+
+
+@mutant
+def a_truncate_ends_with_the_first_page(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Page, removed: int, cursor: str | None) -> None:
+        object.__setattr__(self, "removed", removed)
+        object.__setattr__(self, "cursor", None)
+
+    patch.setattr(Page, "__init__", wrong)
+
+
+@mutant
+def what_follows_a_truncate_is_not_read_again(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Intake, lane: Lane) -> None:
+        lane.barrier = None
+
+    patch.setattr(Intake, "lift_barrier", wrong)
+
+
+@mutant
+def the_end_of_the_log_counts_behind_a_truncate(patch: pytest.MonkeyPatch) -> None:
+    on_end = Stream.on_end
+
+    def wrong(self: Stream, partition: Partition, offset: int) -> None:
+        lane = self.lanes.get(partition)
+        if lane is not None and lane.active and not lane.resting:
+            lane.tracker.reach(offset)
+        on_end(self, partition, offset)
+
+    patch.setattr(Stream, "on_end", wrong)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vectide.core.mapping import MetadataField, SoftDelete, TableMapping
-from vectide.core.model import Change, Deleted, Ignored, Upserted
+from vectide.core.model import Change, Deleted, Ignored, Truncated, Upserted
 from vectide.core.template import Template
 
 POISON_TEXT = "poison-text"
@@ -163,6 +163,9 @@ class _Source:
         return row, kind
 
     def _kind(self, weights: Mapping[str, float]) -> str:
+        if PARTITIONS[self.mapping.source] > 1:
+            # Nothing tells when the other partitions are through: the table would halt for good.
+            weights = {kind: weight for kind, weight in weights.items() if kind != "truncate"}
         return self.rng.choices(list(weights), list(weights.values()))[0]
 
     def _flip(self, at_s: float, row: int) -> list[Event]:
@@ -192,6 +195,10 @@ class _Source:
             return None
         if kind == "heartbeat":
             return Ignored("heartbeat")
+        if kind == "truncate":
+            self.rows.clear()
+            self.follow_up.clear()
+            return Truncated(0)
         if kind in ("delete", "tombstone"):
             self.rows.pop(row, None)
             return Deleted(_key(row), committed_ms=0)
@@ -281,6 +288,7 @@ _LIVE = {
     "poison_metadata": 2,
     "cured": 2,
     "heartbeat": 1,
+    "truncate": 12,
     GARBAGE: 2,
 }
 _BUSY = {"flip": 4, "text": 3, "metadata": 1, "delete": 1}

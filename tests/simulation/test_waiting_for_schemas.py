@@ -10,7 +10,7 @@ from tests.simulation.run import Run
 from tests.simulation.scenario import PRODUCTS, USERS, Event, Fault, Scenario
 
 from vectide.core.lifecycle import State
-from vectide.core.model import Change, Deleted, Upserted
+from vectide.core.model import Change, Deleted, Truncated, Upserted
 from vectide.jobs.schemas import SLICE
 
 
@@ -157,6 +157,22 @@ def test_an_incomplete_row_waits_for_a_record_that_cannot_be_decoded_yet() -> No
     run.run()
     assert run.letters() == []
     assert texts(run) == set()
+
+
+def test_what_waits_undecoded_behind_a_truncate_comes_after_it() -> None:
+    """The truncate and what follows it were received, and could not be told apart before."""
+    changes: list[tuple[int, Change]] = [
+        *((row, upserted(row, f"before {row}")) for row in (1, 2)),
+        (0, Truncated(0)),
+        *((row, upserted(row, f"after {row}")) for row in (2, 3)),
+    ]
+    run = Run(scenario(*(Event(0.0, USERS.source, 0, row, change, "event") for row, change in changes)))
+    run.hold_back(USERS.source)
+    step_until(run, lambda: run.waiting() == 5)
+    run.hold_back(None)
+    run.run()
+    assert texts(run) == {"after 2", "after 3"}
+    assert run.letters() == []
 
 
 def test_what_waited_is_decoded_in_slices_between_which_the_pump_turns() -> None:

@@ -27,12 +27,15 @@ from vectide.ports import (
     Patch,
     Put,
     Remove,
+    Stored,
     Vector,
     Write,
 )
 from vectide.testing.store import CAPABILITIES, MemoryStore
 
 DIMENSIONS = 4
+#: Points on a page of a scan, so that a purge takes several.
+SCAN_POINTS = 2
 SPACE = "sim/4"
 #: For calls on the memory store that cannot take time.
 SOON = Deadline(SimClock(), 9e9)
@@ -127,6 +130,12 @@ class SimStore:
     ) -> Sequence[Stamp | None]:
         self._maybe_fail(collection)
         return self.inner.stamps(collection, rows, deadline, values=values)
+
+    def scan(
+        self, collection: str, cursor: str | None, limit: int, deadline: Deadline, *, vectors: bool = False
+    ) -> tuple[Sequence[Stored], str | None]:
+        self._maybe_fail(collection)
+        return self.inner.scan(collection, cursor, min(limit, SCAN_POINTS), deadline, vectors=vectors)
 
     def stamp_of(self, row: Row) -> Stamp | None:
         """What the store really holds of the row."""

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vectide.codecs.debezium import DECODE_CAUSES, IGNORED_REASONS, UNAVAILABLE
@@ -183,13 +183,11 @@ def test_any_bytes_are_a_change_or_poison(
 
 
 @given(DOCUMENTS, ROWS | WRAPPED | VALUES, ROWS | VALUES | OPS)
-@settings(max_examples=300)
 def test_any_json_is_a_change_or_poison(value: Any, key: Any, header: Any) -> None:
     use(decode(as_json(value), as_json(key), as_json(header)))
 
 
 @given(DOCUMENTS, ROWS | WRAPPED | VALUES, st.sampled_from(TYPED))
-@settings(max_examples=300)
 def test_any_json_is_a_change_or_poison_whatever_types_a_table_declares(
     value: Any, key: Any, table: TableMapping
 ) -> None:

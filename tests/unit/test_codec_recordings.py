@@ -13,9 +13,7 @@ from tests.recorded import (
     PRODUCTS,
     TYPES_BY_COLUMN,
     Case,
-    final_rows,
     names,
-    points,
     read,
     table_of,
 )
@@ -104,8 +102,8 @@ def test_every_recorded_event_is_decoded_to_what_it_is(name: str) -> None:
 
 def test_no_recording_is_left_out() -> None:
     assert names() == set(KINDS)
-    # The truncate, and what has unavailable columns after a key change, are tests of their own.
-    apart = {"truncate", "toasted", "toasted_unwrapped"}
+    # What has unavailable columns after a key change is in tests of its own.
+    apart = {"toasted", "toasted_unwrapped"}
     apart |= {name for name in KINDS if name.startswith("types_")}
     assert {case.name for case in CASES} == set(KINDS) - apart
 
@@ -117,6 +115,8 @@ def test_the_fold_of_a_recording_is_the_table_at_its_end(case: Case) -> None:
     fold, letters = Fold(case.placed), Counter[str]()
     for record in read(case.name):
         change = codec.decode(record)
+        if record.topic == case.topic and isinstance(change, Truncated):
+            fold.truncate()
         if record.topic != case.topic or not isinstance(change, Upserted | Deleted):
             continue
         if case.mapping.skip_reason(change) is not None:
@@ -127,17 +127,6 @@ def test_the_fold_of_a_recording_is_the_table_at_its_end(case: Case) -> None:
             letters[error.cause] += 1
     assert fold.rows == case.expected()
     assert letters == case.letters
-
-
-def test_a_truncate_ends_every_row_before_it() -> None:
-    fold = Fold(PRODUCTS)
-    codec = DebeziumJson(mapping_of=lambda _topic: PRODUCTS)
-    for change in (codec.decode(record) for record in read("truncate") if record.topic.endswith(".products")):
-        if isinstance(change, Truncated):
-            fold = Fold(PRODUCTS)
-        elif isinstance(change, Upserted | Deleted):
-            fold.apply(change)
-    assert fold.rows == points(PRODUCTS, ["id"], final_rows("truncate", "products"))
 
 
 def test_rows_without_a_primary_key_are_found_by_configured_columns() -> None:

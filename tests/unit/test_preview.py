@@ -66,7 +66,7 @@ def test_what_is_no_change_of_a_row_is_told_by_its_reason() -> None:
     assert bench.preview(upsert(), topic="other").reason == "unmapped_topic"
     assert bench.decide(Ignored("heartbeat")) == (Decision.SKIP, "heartbeat")
     assert bench.decide(DecodeError("not_json", "")) == (Decision.DEAD_LETTER, "not_json")
-    assert bench.decide(Truncated()) == (Decision.DEAD_LETTER, "truncate")
+    assert bench.decide(Truncated()) == (Decision.REMOVE, "truncate")
     assert bench.decide(Deleted(None)) == (Decision.DEAD_LETTER, "no_key")
 
 

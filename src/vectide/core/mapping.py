@@ -73,7 +73,8 @@ class TableMapping:
     ``table`` is its id. ``source`` is a topic, or a regular expression when it starts with ``^``. ``key``
     names the key columns where the Kafka key does not carry the primary key. ``on_incomplete``: where an
     unavailable column's text comes from, in order. ``types`` names the type of columns (also of key columns)
-    for events that do not tell it. Building one raises :class:`MappingError` with every problem found.
+    for events that do not tell it. ``on_truncate``: ``purge`` removes all points, ``skip`` none.
+    Building one raises :class:`MappingError` with every problem found.
     """
 
     table: str
@@ -87,6 +88,7 @@ class TableMapping:
     keep_values: bool = True
     on_incomplete: tuple[str, ...] = ON_INCOMPLETE
     types: tuple[tuple[str, str], ...] = ()
+    on_truncate: str = "purge"
 
     def __post_init__(self) -> None:
         problems = [
@@ -132,6 +134,11 @@ class TableMapping:
     def layout(self) -> str:
         """Identity of how texts are made; a row with another layout gets the new one at its next change."""
         return short_hash(f"{RENDERER_VERSION}:{self.template.source}")
+
+    @property
+    def of_one_topic(self) -> bool:
+        """Whether the table's events can only arrive on one topic."""
+        return self._source_pattern is None
 
     def matches(self, topic: str) -> bool:
         """Whether the table's events arrive on this topic."""

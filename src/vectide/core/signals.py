@@ -115,6 +115,12 @@ CHANGES_DECIDED: Final = Metric(
 CHANGES_SKIPPED: Final = Metric(
     "vectide_changes_skipped_total", "counter", "Changes with nothing to do, by reason.", ("table", "reason")
 )
+ROWS_PURGED: Final = Metric(
+    "vectide_rows_purged_total",
+    "counter",
+    "Rows removed because their source table was truncated.",
+    ("table",),
+)
 FRESHNESS: Final = Metric(
     "vectide_freshness_seconds",
     "histogram",

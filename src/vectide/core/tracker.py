@@ -30,6 +30,11 @@ class Tracker:
         return len(self._received)
 
     @property
+    def outstanding(self) -> int:
+        """Records received and not settled."""
+        return len(self._unsettled)
+
+    @property
     def settled_ahead(self) -> int:
         """Records that are settled but wait behind an unsettled one."""
         return len(self._received) - len(self._unsettled)

@@ -38,9 +38,12 @@ class Intake:
 
     def accept(self, record: Record) -> Lane | None:
         """Count the record in; None when nobody here owns its partition, its lane rests (the record is read
-        again when the lane tries again), or it was received before."""
+        again when the lane tries again) or has a barrier (and again when that is gone), or it was received
+        before."""
         lane = self._lanes.get((record.topic, record.partition))
-        if lane is None or not lane.active or lane.resting or not lane.tracker.is_new(record.offset):
+        if lane is None or not lane.active or lane.resting or lane.barrier is not None:
+            return None
+        if not lane.tracker.is_new(record.offset):
             return None
         lane.tracker.receive(record.offset)
         size = record.size_bytes
@@ -90,7 +93,7 @@ class Intake:
         tables = len({lane.table for lane in self._lanes.values()})
         pause, resume = [], []
         for lane in self._lanes.values():
-            if lane.resting or lane.leaving:
+            if lane.resting or lane.leaving or lane.barrier is not None:
                 continue
             full = self.budget.is_full(lane.table, tables, stopped=lane.paused)
             if full and not lane.paused:
@@ -99,6 +102,17 @@ class Intake:
                 resume.append(lane)
         self._set_paused(pause, paused=True)
         self._set_paused(resume, paused=False)
+
+    def raise_barrier(self, lane: Lane, record: Record) -> None:
+        """Take nothing more into the lane until what it has received is done with."""
+        lane.barrier = record
+        self._set_paused([lane], paused=True)
+
+    def lift_barrier(self, lane: Lane) -> None:
+        """Go on behind the barrier; what was read of that in the meantime was not taken in."""
+        barrier, lane.barrier = lane.barrier, None
+        if barrier is not None and lane.active:
+            self._parts.source.rewind(lane.id, barrier.offset + 1)
 
     def pause_all(self) -> None:
         self._set_paused([lane for lane in self._lanes.values() if not lane.paused], paused=True)

@@ -82,6 +82,7 @@ class StreamPolicy:
             "embed": self.embed_concurrency,
             "schema": self.schema_concurrency,
             "dead_letter": 1,
+            "purge": 1,
             "write": self.write_concurrency,
             "lookup": self.lookup_concurrency,
         }

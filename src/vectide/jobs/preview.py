@@ -116,6 +116,8 @@ class Previewer:
         self._log_of = log_of
         self._stored = stored
         self._stamps: dict[Row, Stamp | None] = {}
+        #: Tables that were truncated: what the store holds of them would be gone.
+        self._emptied: set[str] = set()
 
     def preview(self, record: Record) -> Preview:
         """What would become of the next record."""
@@ -137,18 +139,27 @@ class Previewer:
             case Ignored(reason):
                 return replace(seen, reason=reason)
             case Truncated():
-                raise DecodeError("truncate", "a truncate cannot be applied row by row")
+                return self._truncated(seen, mapping)
             case Upserted() | Deleted():
                 unneeded = mapping.skip_reason(change)
                 if unneeded is not None:
                     return replace(seen, reason=unneeded)
                 return self._planned(replace(seen, row=mapping.row_of(change)), mapping, change)
 
+    def _truncated(self, seen: Preview, mapping: TableMapping) -> Preview:
+        if mapping.on_truncate == "skip":
+            return replace(seen, reason="truncate")
+        self._emptied.add(mapping.table)
+        gone = [row for row in self._stamps if row.table == mapping.table]
+        self._stamps.update(dict.fromkeys(gone))
+        return replace(seen, decision=Decision.REMOVE, reason="truncate", detail="every row of the table")
+
     def _planned(self, seen: Preview, mapping: TableMapping, change: Upserted | Deleted) -> Preview:
         record, row = seen.record, seen.row
         assert row is not None
         if row not in self._stamps:
-            self._stamps[row] = self._stored(mapping.collection, row)
+            emptied = row.table in self._emptied
+            self._stamps[row] = None if emptied else self._stored(mapping.collection, row)
         stamp = self._stamps[row]
         position = Position(self._log_of(record.topic), record.partition, record.offset)
         planned = plan(change, Known(row, position, stamp, self._rules.space), mapping)

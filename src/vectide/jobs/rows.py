@@ -108,9 +108,12 @@ class Rows:
     def await_news(self, work: Work, verdict: Verdict) -> None:
         """The change cannot be completed. That is poison only when no newer change of the row makes up for
         it: a replay meets changes whose successors (a delete, say) have long been applied. So it waits
-        until the partition has been read to its end, a newer change arrives, or patience ends. There is no
-        telling while records of its lane cannot be decoded yet."""
+        until the partition has been read to its end, a newer change (of all rows: a truncate) arrives, or
+        patience ends. There is no telling while records of its lane cannot be decoded yet."""
         queue, lane = work.queue, work.lane
+        if lane.barrier is not None:
+            self.finish(work, "skipped", "superseded")  # a truncate waits behind it: the row is gone
+            return
         now_s = self._parts.clock.monotonic()
         if queue.news_by_s is None:
             queue.news_by_s = now_s + self._patience_s

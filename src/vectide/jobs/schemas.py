@@ -60,12 +60,12 @@ class Schemas:
             lane.undecoded.append(record)
 
     def drain(self) -> None:
-        """Decode what need not wait any more, at most :data:`SLICE` records."""
+        """Decode what need not wait any more, at most :data:`SLICE` records; nothing behind a barrier."""
         for _ in range(SLICE):
             lane = next(iter(self._ready), None)
             if lane is None:
                 return
-            if not lane.undecoded:
+            if not lane.undecoded or lane.barrier is not None:
                 del self._ready[lane]
                 continue
             record = lane.undecoded.popleft()
@@ -75,6 +75,11 @@ class Schemas:
             elif not lane.undecoded:
                 self._ready.pop(lane, None)
                 self.caught_up(lane)
+
+    def resume(self, lane: Lane) -> None:
+        """The lane's barrier is gone: what waits behind it may be tried again."""
+        if lane.undecoded:
+            self._ready[lane] = None
 
     @property
     def due_s(self) -> list[float]:

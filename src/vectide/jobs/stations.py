@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from vectide.core import signals
 from vectide.core.batcher import BatchLimits
 from vectide.core.failures import FailurePolicy
-from vectide.core.lane import RowQueue
+from vectide.core.lane import Lane, RowQueue
 from vectide.core.lifecycle import Trouble
 from vectide.core.model import Position, Row
 from vectide.core.station import Station, Unit
@@ -21,6 +21,7 @@ from vectide.jobs.lookup import LookUp
 from vectide.jobs.parts import Parts, StreamPolicy
 from vectide.jobs.rows import Rows, Settle
 from vectide.jobs.schemas import Schemas
+from vectide.jobs.truncates import Truncates
 from vectide.jobs.work import Work
 from vectide.jobs.write import Write
 
@@ -28,34 +29,48 @@ T = TypeVar("T")
 _NEVER = 2**62
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What the stations ask of the pump: ``settle`` a record, ``may_dead_letter`` one more of a table,
+    ``halt`` a table for a cause, ``lift`` the barrier of a lane."""
+
+    settle: Settle
+    may_dead_letter: Callable[[str], bool]
+    halt: Callable[[str, str], None]
+    lift: Callable[[Lane], None]
+
+
 class Stations:
     """Owned by the pump. Look-ups and writes have one station per collection, so that trouble with one
     collection does not hold up another."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        policy: StreamPolicy,
-        settle: Settle,
-        may_dead_letter: Callable[[str], bool],
-        halt: Callable[[str, str], None],
-    ) -> None:
+    def __init__(self, parts: Parts, policy: StreamPolicy, ends: Ends) -> None:
         self._parts = parts
         self._policy = policy
         self._caller = caller = Caller(parts)
-        self.rows = rows = Rows(parts, settle, policy.incomplete_patience_s)
+        self.rows = rows = Rows(parts, ends.settle, policy.incomplete_patience_s)
         self._lookups: dict[str, Station[RowQueue]] = {}
         self._writes: dict[str, Station[Work]] = {}
         self._write = Write(parts, caller, rows, policy.store_timeout_s)
         embed = self._station("embed", self._embed_limits(), policy.embed_concurrency, policy.failures)
         self._embed = Embed(parts, caller, rows, embed, policy.embed_timeout_s, self._add_write)
-        self._look_up = LookUp(parts, caller, rows, policy.store_timeout_s, halt)
+        self._look_up = LookUp(parts, caller, rows, policy.store_timeout_s, ends.halt)
         self._look_up.embed = self._embed.add
         self._look_up.write = self._add_write
         patient = replace(policy.failures, poison_after_strikes=_NEVER, split_after_strikes=_NEVER)
         letters = self._station("dead_letter", BatchLimits(items=100, linger_s=0.01), 1, patient)
         self.letters = Letters(
-            parts, caller, letters, policy.dead_letter_timeout_s, settle, may_dead_letter, halt
+            parts,
+            caller,
+            letters,
+            policy.dead_letter_timeout_s,
+            ends.settle,
+            ends.may_dead_letter,
+            ends.halt,
+        )
+        purges = self._station("purge", BatchLimits(items=1), 1, patient)
+        self.truncates = Truncates(
+            parts, caller, purges, policy.store_timeout_s, ends.settle, ends.halt, ends.lift
         )
         asked = self._station("schema", BatchLimits(items=1), policy.schema_concurrency, patient)
         self.schemas = Schemas(parts, caller, asked, policy.schema_timeout_s)
@@ -81,6 +96,8 @@ class Stations:
         """Start every call that may start now. Writes go first: they free rows and memory."""
         self._start_all(self.schemas.station, self.schemas.start, flush)
         self._start_all(self.letters.station, self.letters.start, flush)
+        self.truncates.begin_due()
+        self._start_all(self.truncates.station, self.truncates.start, flush)
         for collection, writes in self._writes.items():
             self._start_all(writes, partial(self._write.start, collection, writes), flush)
         if not self._writes_are_behind():
@@ -100,6 +117,7 @@ class Stations:
             for queue in lookups.sweep(_has_active_entry):
                 queue.queued = False
         self.letters.sweep()
+        self.truncates.sweep()
         self.rows.sweep()
 
     def texts_under_way(self) -> dict[str, list[tuple[Row, Position]]]:
@@ -131,6 +149,7 @@ class Stations:
         yield from self._lookups.values()
         yield self._embed.station
         yield from self._writes.values()
+        yield self.truncates.station
         yield self.letters.station
         yield self.schemas.station
 

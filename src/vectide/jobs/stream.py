@@ -18,7 +18,7 @@ from vectide.core.lifecycle import State, Trouble, assess
 from vectide.core.model import Change, DecodeError, Deleted, Ignored, Record, Truncated, Upserted
 from vectide.jobs.intake import Intake
 from vectide.jobs.parts import Parts, StreamPolicy
-from vectide.jobs.stations import Stations
+from vectide.jobs.stations import Ends, Stations
 from vectide.jobs.work import Verdict
 from vectide.ports import (
     AdapterError,
@@ -41,7 +41,8 @@ class Stream:
         self._policy = policy
         self.lanes: dict[Partition, Lane] = {}
         self.intake = Intake(parts, policy, self.lanes)
-        self.stations = Stations(parts, policy, self.settle, self._may_dead_letter, self.halt)
+        ends = Ends(self.settle, self._may_dead_letter, self.halt, self._lift)
+        self.stations = Stations(parts, policy, ends)
         self.stations.schemas.decode = self._decode
         self.stations.schemas.refuse = self._refuse
         self.stations.schemas.caught_up = self._caught_up
@@ -145,10 +146,15 @@ class Stream:
         match change:
             case Ignored(reason):
                 self.settle(lane, record, "skipped", reason)
-            case Truncated():
-                raise DecodeError("truncate", "a truncate cannot be applied row by row")
             case _ if lane.mapping is None:
                 self.settle(lane, record, "skipped", "unmapped_topic")
+            case Truncated() if lane.mapping.on_truncate == "skip":
+                self._parts.log.warning("truncate_skipped", table=lane.table, where=record.where)
+                self.settle(lane, record, "skipped", "truncate")
+            case Truncated():
+                self.intake.raise_barrier(lane, record)
+                self.stations.truncates.add(lane, record)
+                self.stations.rows.wake(lambda queue: queue.waiting[0].lane is lane)
             case Upserted() | Deleted():
                 unneeded = lane.mapping.skip_reason(change)
                 if unneeded is not None:
@@ -227,13 +233,18 @@ class Stream:
 
     def on_end(self, partition: Partition, offset: int) -> None:
         lane = self.lanes.get(partition)
-        # A resting lane has forgotten records before this end, a leaving one no longer takes them in.
-        if lane is not None and lane.active and not lane.resting:
+        # A resting lane has forgotten records before this end, a leaving one or one with a barrier does not
+        # take them in.
+        if lane is not None and lane.active and not lane.resting and lane.barrier is None:
             lane.tracker.reach(offset)
             self._caught_up(lane)
 
+    def _lift(self, lane: Lane) -> None:
+        self.intake.lift_barrier(lane)
+        self.stations.schemas.resume(lane)
+
     def _caught_up(self, lane: Lane) -> None:
-        if lane.active and lane.at_end:
+        if lane.active and lane.barrier is None and lane.at_end:
             self.stations.rows.wake(lambda queue: queue.waiting[0].lane is lane)
 
     def _leave(self, lanes: Sequence[Lane]) -> None:

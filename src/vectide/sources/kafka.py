@@ -287,6 +287,10 @@ class KafkaSource:
 
     # --- steering --------------------------------------------------------------------------------------
 
+    def partition_count(self, topic: str) -> int | None:
+        """As :meth:`vectide.ports.Source.partition_count`: as of the last assignment of the topic."""
+        return self._admin.partition_count(topic)
+
     def pause(self, partitions: Sequence[Partition]) -> None:
         """Fetch no more of these; partitions that are not ours are passed over."""
         mine = self._held.mine(partitions)

@@ -91,6 +91,7 @@ class KafkaTopics:
         self._topics_asked: dict[str, Future[Any]] = {}
         self._asked: dict[Partition, Future[Any]] = {}
         self._ends: dict[Partition, int] = {}
+        self._partition_counts: dict[str, int] = {}
 
     def close(self) -> None:
         """Close the connections; nothing may be asked afterwards."""
@@ -121,6 +122,8 @@ class KafkaTopics:
         Never raises, returns after :data:`LOG_ID_TIMEOUT_S` at the latest.
         """
         ids = {topic: topic for topic in topics}
+        for topic in topics:
+            self._partition_counts.pop(topic, None)
         if not topics:
             return ids
         with contextlib.suppress(KafkaException):
@@ -131,8 +134,13 @@ class KafkaTopics:
             for topic, future in futures.items():
                 if future in done and future.exception() is None:
                     topic_id = str(future.result().topic_id)
+                    self._partition_counts[topic] = len(future.result().partitions)
                     ids[topic] = topic if topic_id == _NO_ID else topic_id
         return ids
+
+    def partition_count(self, topic: str) -> int | None:
+        """How many partitions the topic had when :meth:`log_ids` last asked; None without an answer."""
+        return self._partition_counts.get(topic)
 
     def ask_topics(self, topics: Sequence[str]) -> None:
         """Ask whether these exist; :meth:`heard_of_topics` has the answers later. Never blocks."""

@@ -54,6 +54,11 @@ class Fold:
             self.rows.pop(row, None)
         return row, leaves
 
+    def truncate(self) -> None:
+        """Fold a truncate in: every row is gone."""
+        self.rows.clear()
+        self._columns.clear()
+
     def _leaves(self, row: Row, change: Upserted | Deleted) -> Leaves:
         if isinstance(change, Deleted):
             self._columns.pop(row, None)
