@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from tests.pipeline.shop import RECORDINGS, Shop, refused, running, until
+from tests.converters import recorded_avro, schemas_of
+from tests.pipeline.shop import Shop, refused, running, until
 
 from vectide import app
 from vectide.core.model import Record
@@ -19,10 +20,8 @@ from vectide.ports import MissingExtra
 from vectide.settings import load
 from vectide.testing.broker import BrokerProcess
 from vectide.testing.postgres import EmbeddedPostgres
-from vectide.testing.recordings import read_recording
 from vectide.testing.registry import RegistryServer
 
-FRAMED = RECORDINGS / "registry"
 METADATA = ["category", "in_stock", "price", "updated_at", "tenant_id"]
 
 
@@ -46,13 +45,15 @@ def shop(broker: BrokerProcess, postgres: EmbeddedPostgres) -> Shop:
 @pytest.fixture
 def registry() -> Iterator[RegistryServer]:
     with RegistryServer() as server:
-        server.load(FRAMED / "avro_excerpt.schemas.json")
+        server.load(schemas_of("avro"))
         yield server
 
 
 def recorded(shop: Shop) -> list[Record]:
-    """The Avro recording, as if it were of this table; its last two records have new schemas."""
-    records = read_recording(FRAMED / "avro_excerpt.jsonl")
+    """The Avro recording with fewer rows in the beginning, as if it were of this table; its last two records
+    have new schemas."""
+    whole = recorded_avro("avro")
+    records = whole[:20] + whole[200:]
     return [replace(record, topic=shop.topic, partition=0) for record in records]
 
 
@@ -104,7 +105,7 @@ def test_a_registry_that_refuses_the_credentials_halts_what_needs_it(shop: Shop)
     """Case 95: at start it is refused, later it halts."""
     user, password = "reader", "sesame"
     with RegistryServer(users={user: password}) as registry:
-        registry.load(FRAMED / "avro_excerpt.schemas.json")
+        registry.load(schemas_of("avro"))
         signed = {"VECTIDE_REGISTRY__USERNAME": user, "VECTIDE_REGISTRY__PASSWORD": password}
         code, told = refused(with_registry(shop, registry, **signed | {"VECTIDE_REGISTRY__PASSWORD": "x"}))
         assert code == 3

@@ -7,14 +7,13 @@ import json
 import math
 import struct
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import pytest
 from fastavro import parse_schema, schemaless_writer
+from tests.converters import learned_codec, recorded_avro, schemas_of
 from tests.recorded import read
 
 from vectide.codecs.avro_types import AvroSchema
@@ -23,10 +22,6 @@ from vectide.codecs.framing import FRAME_CAUSES
 from vectide.codecs.registry import MAX_SCHEMAS, RegistryCodec
 from vectide.core.model import Change, DecodeError, Deleted, Ignored, Record, Upserted
 from vectide.ports import IdKind, RegisteredSchema, SchemaFormat, SchemaId, SchemaMissing
-from vectide.testing.recordings import read_recording
-
-RECORDINGS = Path(__file__).parents[1] / "data" / "recordings"
-FRAMED = RECORDINGS / "registry"
 
 KEY = {"type": "record", "name": "Key", "fields": [{"name": "id", "type": "int"}]}
 KEY_ID, VALUE_ID = SchemaId(IdKind.SCHEMA_ID, "1"), SchemaId(IdKind.SCHEMA_ID, "2")
@@ -108,12 +103,9 @@ def lamp() -> Record:
 # --- recordings -------------------------------------------------------------------------------------------
 
 
-def recorded(name: str) -> Iterator[Change]:
-    codec = RegistryCodec()
-    for id_, known in json.loads((FRAMED / f"{name}.schemas.json").read_text())["by_id"].items():
-        codec.learn(SchemaId(IdKind.SCHEMA_ID, id_), RegisteredSchema(SchemaFormat.AVRO, known["schema"]))
-    for record in read_recording(FRAMED / f"{name}.jsonl"):
-        yield codec.decode(record)
+def recorded(name: str) -> list[Change]:
+    codec = learned_codec(name, lambda _: None)
+    return [codec.decode(record) for record in recorded_avro(name)]
 
 
 def as_told(change: Change) -> Any:
@@ -125,14 +117,16 @@ def test_recorded_avro_tells_what_the_json_of_the_same_statements_tells() -> Non
     """Case 48: text, metadata and identity follow from the same columns, key and operation."""
     codec = DebeziumJson()
     from_json = [codec.decode(record) for record in read("json_schemas_on")]
-    from_avro = list(recorded("avro_excerpt"))
+    from_avro = recorded("avro")
+    # The snapshot of the one has 20 rows, that of the other 200.
+    same = [*from_avro[:20], *from_avro[200:234]]
     assert len(from_json) == 54
-    assert [as_told(change) for change in from_avro[:54]] == [as_told(change) for change in from_json]
+    assert [as_told(change) for change in same] == [as_told(change) for change in from_json]
 
 
 def test_a_new_schema_in_the_middle_of_a_partition_is_decoded_as_well() -> None:
     """Case 50: a column was added, then another one dropped."""
-    before, added, dropped = list(recorded("avro_excerpt"))[-3:]
+    before, added, dropped = recorded("avro")[-3:]
     assert isinstance(before, Upserted)
     assert isinstance(added, Upserted)
     assert isinstance(dropped, Upserted)
@@ -171,7 +165,7 @@ def test_the_schemas_derived_from_avro_are_those_that_json_carries() -> None:
     """The Connect schema of each column, but for the decimals, which the recordings encode in two ways."""
     record = read("types_default_schemas_on")[0]
     known = {f["field"]: f for f in json.loads(record.value or b"")["schema"]["fields"][1]["fields"]}
-    text = json.loads((FRAMED / "types_avro.schemas.json").read_text())["by_id"]["8"]["schema"]
+    text = json.loads(schemas_of("types_avro").read_text())["by_id"]["8"]["schema"]
     (after,) = (f for f in (AvroSchema(text).connect or {})["fields"] if f["field"] == "after")
     assert len(after["fields"]) == 45
 
