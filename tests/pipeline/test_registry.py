@@ -137,6 +137,21 @@ def test_a_schema_that_nobody_registered_makes_a_dead_letter(shop: Shop, registr
     assert len(shop.stored()) == 1
 
 
+def test_protobuf_makes_dead_letters_that_say_so(shop: Shop, registry: RegistryServer) -> None:
+    """The rest of the topic goes on."""
+    known = registry.register(f"{shop.topic}-value", 'syntax = "proto3"; message Row {}', "PROTOBUF")
+    first, *_ = recorded(shop)
+    proto = replace(first, value=b"\x00" + known.id.to_bytes(4, "big") + b"\x00\x08\x01")
+    shop.produce(proto, first)
+    with running(with_registry(shop, registry)):
+        until(lambda: shop.committed() == 2, "every record to be committed")
+    (letter,) = shop.letters()
+    assert letter.value == proto.value
+    assert dict(letter.headers)["vectide.dlq.cause"] == b"unsupported_schema"
+    assert b"protobuf is not read" in (dict(letter.headers)["vectide.dlq.detail"] or b"")
+    assert len(shop.stored()) == 1
+
+
 def test_the_start_waits_for_a_registry_that_is_down(shop: Shop, registry: RegistryServer) -> None:
     registry.fail(None)
     records = recorded(shop)

@@ -370,6 +370,20 @@ def test_a_schema_that_is_no_good_is_told_by_the_records_that_need_it(
         codec.decode(lamp)
 
 
+def test_protobuf_is_refused_by_its_name(lamp: Record) -> None:
+    codec = learned()
+    codec.learn(VALUE_ID, RegisteredSchema(SchemaFormat.PROTOBUF, 'syntax = "proto3"; message Row {}'))
+    with pytest.raises(DecodeError) as raised:
+        codec.decode(replace(lamp, value=frame(2, b"\x00\x08\x01")))
+    assert raised.value.cause == "unsupported_schema"
+    assert raised.value.detail == "schema id 2: protobuf is not read, only Avro and JSON Schema"
+
+
+def test_a_frame_without_a_registry_is_told_for_one(lamp: Record) -> None:
+    with pytest.raises(DecodeError, match="framed by a schema registry, and none is configured"):
+        DebeziumJson().decode(lamp)
+
+
 def test_a_schema_that_grows_without_bounds_is_refused(lamp: Record) -> None:
     """Twenty types, each of them twice in the next one: a million when written out."""
     schema: Any = "int"
