@@ -48,7 +48,7 @@ class Schemas:
         self.refuse: Callable[[Lane, Record, DecodeError], None]
         self.caught_up: Callable[[Lane], None]
         #: The schemas that are asked for, and the lanes that wait for them.
-        self._wanted: dict[SchemaId, set[Lane]] = {}
+        self._wanted: dict[SchemaId, dict[Lane, None]] = {}
         #: The lanes whose first waiting record may be tried again, in the order in which that became so.
         self._ready: dict[Lane, None] = {}
         #: Until when (monotonic) ids are known to be unknown, and why.
@@ -119,12 +119,12 @@ class Schemas:
 
     def sweep(self) -> None:
         """Forget what waits in lanes that are gone or leaving: those records are the next owner's."""
-        waiting = {lane for lanes in self._wanted.values() for lane in lanes} | self._ready.keys()
+        waiting = {lane: None for lanes in self._wanted.values() for lane in lanes} | self._ready
         for lane in [lane for lane in waiting if not lane.active]:
             lane.undecoded.clear()
             self._ready.pop(lane, None)
             for lanes in self._wanted.values():
-                lanes.discard(lane)
+                lanes.pop(lane, None)
         for unwanted in self.station.sweep(lambda wanted: bool(self._wanted.get(wanted))):
             self._wanted.pop(unwanted, None)
 
@@ -143,9 +143,9 @@ class Schemas:
     def _want(self, lane: Lane, ids: tuple[SchemaId, ...]) -> None:
         for wanted in ids:
             if wanted not in self._wanted:
-                self._wanted[wanted] = set()
+                self._wanted[wanted] = {}
                 self.station.add(wanted, 1, self._caller.now())
-            self._wanted[wanted].add(lane)
+            self._wanted[wanted][lane] = None
 
     def _release(self, schema_id: SchemaId) -> None:
         for lane in self._wanted.pop(schema_id, ()):
