@@ -17,6 +17,7 @@ from vectide.app import (
     SAMPLE_RECORDS,
     Dependencies,
     build_all,
+    build_decoder,
     check_topics,
     collections_of,
     newest_records,
@@ -37,6 +38,7 @@ from vectide.ops.stopping import Stopping
 from vectide.ports import (
     AdapterError,
     Deadline,
+    SchemaCodec,
     StartupRefused,
 )
 from vectide.settings import Settings, SettingsError, secret_values
@@ -142,6 +144,8 @@ class Service:
                 self._logs.get("stream"),
                 random.random,
                 given.reader,
+                given.registry,
+                given.codec.learn if isinstance(given.codec, SchemaCodec) else None,
             )
             self._stream(Stream(parts, policy))
         finally:
@@ -160,8 +164,11 @@ class Service:
         self._ask_source(given)
         self._wait_for("kafka", lambda deadline: check_topics(settings, source, deadline))
         self._wait_for("dead letters", given.dead_letters.check)
+        if given.registry is not None:
+            self._wait_for("registry", given.registry.check)
         newest = self._wait_for("kafka", lambda deadline: newest_records(source, SAMPLE_RECORDS, deadline))
-        problems = unknown_columns(settings, newest, given.codec)
+        decode = build_decoder(settings, given.codec, given.registry)
+        problems = self._wait_for("registry", lambda _deadline: unknown_columns(settings, newest, decode))
         if problems:
             raise SettingsError(problems)
 

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
 from vectide.core.mapping import TableMapping
+from vectide.settings_registry import RegistrySettings, registry_contradictions
 from vectide.settings_sections import (
     CodecSettings,
     DlqSettings,
@@ -79,6 +80,7 @@ class Settings:
     limits: LimitsSettings
     log: LogSettings
     codec: CodecSettings
+    registry: RegistrySettings
     tables: Mapping[str, TableSettings]
     mappings: tuple[TableMapping, ...]
 
@@ -116,6 +118,7 @@ _SECTIONS: Final[Mapping[str, type[Section]]] = {
     "limits": LimitsSettings,
     "log": LogSettings,
     "codec": CodecSettings,
+    "registry": RegistrySettings,
 }
 _VARIABLES: Final = tuple(
     variable for name, section in _SECTIONS.items() for variable in variables_of(PREFIX, name, section)
@@ -291,6 +294,7 @@ def _contradictions(values: _Values, tables: Tables) -> Iterator[str]:
     yield from _embedder_contradictions(values["embedder"])
     yield from _store_contradictions(values["store"])
     yield from _source_contradictions(values["source"], tables)
+    yield from registry_contradictions(f"{PREFIX}REGISTRY__", values["registry"])
     topics: tuple[str, ...] = values["kafka"].get("topics", ())
     yield from _topic_contradictions(topics, tables)
     yield from _loops(values["dlq"].get("topic", DlqSettings().topic), topics, tables)

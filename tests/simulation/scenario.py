@@ -119,6 +119,8 @@ class Scenario:
     conditional: bool = True
     atomic: bool = True
     dead_in_a_row: int = NO_LIMIT
+    #: So many records of a partition share a schema, which the registry has to tell; 0: they need none.
+    per_schema: int = 0
     commits_lost: float = 0.1
     luck: int = 0
     ahead_s: float | None = None
@@ -160,7 +162,10 @@ class Scenario:
                 *(f"  {fault}" for fault in self.faults),
                 " ".join(
                     f"{name}={getattr(self, name)}"
-                    for name in (*settings, "dead_in_a_row", "commits_lost", "luck", "ahead_s", "refused")
+                    for name in (
+                        *settings,
+                        *("dead_in_a_row", "commits_lost", "per_schema", "luck", "ahead_s", "refused"),
+                    )
                 ),
             ]
         )
@@ -409,6 +414,8 @@ FAULTS = {
     "drift": 6,
     "source_down": 2,
     "source_refuses": 1,
+    "registry_down": 2,
+    "registry_refuses": 1,
 }
 
 
@@ -440,6 +447,7 @@ def draw(seed: int) -> Scenario:
         commits_lost=rng.choice((0.0, 0.1, 0.9)),
         ahead_s=rng.choice((None, None, 0.0, 0.05, 1.0)),
         refused=rng.choice((frozenset[str](), frozenset[str](), frozenset({"note"}))),
+        per_schema=rng.choice((0, 0, 1, 3, 10)),
     )
 
 
@@ -458,6 +466,7 @@ def _moving(seed: int, rng: random.Random) -> Scenario:
         batch_items=rng.choice((1, 2, 4, 64)),
         conditional=rng.random() < 0.5,
         ahead_s=rng.choice((None, None, 0.05, 1.0)),
+        per_schema=rng.choice((0, 0, 0, 3)),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from tests.simulation.broker import SimBroker, SimDeadLetters, SimSource
+from tests.simulation.broker import SimBroker, SimDeadLetters, SimRegistry, SimSource
 from tests.simulation.clock import START_S, SimClock
 from tests.simulation.scenario import (
     ABRUPT,
@@ -307,6 +307,7 @@ class World:
     letters: SimDeadLetters
     source: SimSource
     reader: SimReader
+    registry: SimRegistry
 
 
 def schedule(world: World, faults: Sequence[Fault], strike: Callable[[str], None]) -> None:
@@ -343,6 +344,8 @@ def _set(world: World, what: str, on: bool) -> None:
         "drift": (world.broker, "drifting"),
         "source_down": (world.reader, "down"),
         "source_refuses": (world.reader, "refuses"),
+        "registry_down": (world.registry, "down"),
+        "registry_refuses": (world.registry, "refuses"),
     }[what]
     assert isinstance(getattr(part, name), bool)
     setattr(part, name, on)

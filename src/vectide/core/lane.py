@@ -44,10 +44,13 @@ class Lane:
     #: Size and arrival (monotonic) of each record that is not behind the position yet, oldest first.
     arrivals: dict[int, tuple[int, float]] = field(default_factory=dict)
     bytes_held: int = 0
-    #: A truncate: what was received before it has to end first, what comes after it is not taken in.
+    #: A truncate: what was received before it has to end first, what comes after it is not taken in, and what
+    #: was taken in undecoded waits behind it.
     barrier: Record | None = None
     #: Works and letters that are under way for this lane.
     busy: int = 0
+    #: Received records that wait for a schema, or behind one that does, in their order.
+    undecoded: deque[Record] = field(default_factory=deque)
 
     @property
     def id(self) -> tuple[str, int]:
@@ -57,6 +60,16 @@ class Lane:
     def table(self) -> str:
         """Id of the lane's table, empty when it has none."""
         return "" if self.mapping is None else self.mapping.table
+
+    @property
+    def at_end(self) -> bool:
+        """Whether everything that the partition held at the last look has been received and decoded."""
+        return self.tracker.at_end and not self.undecoded
+
+    @property
+    def only_barrier_left(self) -> bool:
+        """Whether everything before the barrier is settled."""
+        return self.tracker.outstanding == 1 + len(self.undecoded)
 
     @property
     def active(self) -> bool:

@@ -59,7 +59,7 @@ LABELS: Final[Mapping[str, str]] = {
         "of an assignment: assigned, revoked or lost"
     ),
     "reason": "why a change was skipped or a text was not sent; a closed set for each metric",
-    "station": "lookup, reread, embed, write or dead_letter",
+    "station": "schema, lookup, reread, embed, write or dead_letter",
     "cause": "short name of a failure, from the closed set of the adapter that saw it",
     "state": "starting, running, waiting, halted or stopping",
     "metric": "name of a metric of this catalogue",

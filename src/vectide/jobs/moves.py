@@ -96,13 +96,24 @@ class Moves:
         due = []
         for row, queue in list(self._held.items()):
             if queue.held:
-                if queue.waiting[0].awaited_by is not None or now_s < (queue.held_by_s or 0.0):
+                if not _in_vain(queue, now_s):
                     continue
                 _let_go(queue)
                 due.append(queue)
             queue.held_by_s = None
             del self._held[row]
         return due
+
+
+def _in_vain(queue: RowQueue, now_s: float) -> bool:
+    """Whether the delete at the head need not wait any longer: no create has come, and none will in time, or
+    before the truncate that waits for the delete. There is no telling while records cannot be decoded yet."""
+    delete = queue.waiting[0]
+    if delete.awaited_by is not None:
+        return False
+    if delete.lane.barrier is not None:
+        return True
+    return now_s >= (queue.held_by_s or 0.0) and not delete.lane.undecoded
 
 
 def _let_go(queue: RowQueue) -> None:

@@ -10,13 +10,27 @@ from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import DEFAULT_POLICY, FailurePolicy
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, Record
-from vectide.ports import Clock, DeadLetters, Embedder, Executor, Log, RowReader, Source, Store, Telemetry
+from vectide.ports import (
+    Clock,
+    DeadLetters,
+    Embedder,
+    Executor,
+    Log,
+    RegisteredSchema,
+    RowReader,
+    SchemaId,
+    SchemaRegistry,
+    Source,
+    Store,
+    Telemetry,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Everything that the pump talks to. ``decode`` is pure; ``mapping_of`` finds the table of a topic;
-    ``reader`` asks the source, where one is configured."""
+    ``reader`` asks the source, where one is configured. ``registry`` and ``learn`` are there where ``decode``
+    may have to be told schemas first."""
 
     source: Source
     decode: Callable[[Record], Change]
@@ -30,6 +44,8 @@ class Parts:
     log: Log
     random: Callable[[], float]
     reader: RowReader | None = None
+    registry: SchemaRegistry | None = None
+    learn: Callable[[SchemaId, RegisteredSchema], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +60,11 @@ class StreamPolicy:
     lookup_concurrency: int = 2
     embed_concurrency: int = 8
     write_concurrency: int = 4
+    schema_concurrency: int = 2
     embed_timeout_s: float = 30.0
     store_timeout_s: float = 30.0
     dead_letter_timeout_s: float = 30.0
+    schema_timeout_s: float = 10.0
     records_in_flight: int = 40_000
     bytes_in_flight: int = 256 * 2**20
     poll_records: int = 50
@@ -70,6 +88,7 @@ class StreamPolicy:
         a vector that came back frees the slot that is dearest."""
         return {
             "embed": self.embed_concurrency,
+            "schema": self.schema_concurrency,
             "dead_letter": 1,
             "purge": 1,
             "write": self.write_concurrency,

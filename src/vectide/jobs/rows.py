@@ -135,7 +135,7 @@ class Rows:
         it: a replay meets changes whose successors (a delete, say) have long been applied. So it waits
         until the partition has been read to its end, a newer change (of all rows: a truncate) arrives, or
         patience ends. ``certain``: the source no longer has the row, so its delete is on the way, even if the
-        partition ends here."""
+        partition ends here. There is no telling while records of its lane cannot be decoded yet."""
         queue, lane = work.queue, work.lane
         if lane.barrier is not None:
             self.finish(work, "skipped", "superseded")  # a truncate waits behind it: the row is gone
@@ -147,7 +147,7 @@ class Rows:
         if queue.waiting and queue.waiting[0].lane is lane:
             queue.waiting[0].holds = False  # what cannot be completed here has nothing to hand over
             self.retry(work)
-        elif (lane.tracker.at_end and not certain) or now_s >= queue.news_by_s:
+        elif (lane.at_end and not certain) or (now_s >= queue.news_by_s and not lane.undecoded):
             queue.news_by_s = None
             self.poison(work, verdict)
         else:
@@ -166,7 +166,11 @@ class Rows:
     def wake_overdue(self) -> None:
         """Try the parked rows again whose patience has ended, and let go what was held long enough."""
         now_s = self._parts.clock.monotonic()
-        self._wake(lambda queue: queue.news_by_s is None or now_s >= queue.news_by_s)
+        self._wake(
+            lambda queue: (
+                queue.news_by_s is None or (now_s >= queue.news_by_s and not queue.waiting[0].lane.undecoded)
+            )
+        )
         for queue in self._moves.overdue(now_s):
             self._release(queue)
 

@@ -1,4 +1,4 @@
-"""The stations together, wired and asked in the right order: look up, re-read, embed, write, dead letters."""
+"""The stations together: schemas, look up, re-read, embed, write and dead letters, in the right order."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from vectide.jobs.lookup import LookUp
 from vectide.jobs.parts import Parts, StreamPolicy
 from vectide.jobs.reread import ReRead, source_table
 from vectide.jobs.rows import Rows, Settle
+from vectide.jobs.schemas import Schemas
 from vectide.jobs.truncates import Truncates
 from vectide.jobs.work import Work
 from vectide.jobs.write import Write
@@ -78,6 +79,8 @@ class Stations:
         self.truncates = Truncates(
             parts, caller, purges, policy.store_timeout_s, ends.settle, ends.halt, ends.lift
         )
+        asked = self._station("schema", BatchLimits(items=1), policy.schema_concurrency, patient)
+        self.schemas = Schemas(parts, caller, asked, policy.schema_timeout_s)
         rows.look_up = self._add_look_up
         rows.write = self._add_write
         rows.send_letter = self.letters.add
@@ -94,10 +97,11 @@ class Stations:
         held_back = self._embed.station if self._writes_are_behind() else None
         waiting = (station for station in self._all() if station is not held_back)
         times = [due for station in waiting if (due := station.due_s()) is not None]
-        return min(times, default=None)
+        return min([*times, *self.schemas.due_s], default=None)
 
     def dispatch(self, *, flush: bool) -> None:
         """Start every call that may start now. Writes go first: they free rows and memory."""
+        self._start_all(self.schemas.station, self.schemas.start, flush)
         self._start_all(self.letters.station, self.letters.start, flush)
         self.truncates.begin_due()
         self._start_all(self.truncates.station, self.truncates.start, flush)
@@ -114,6 +118,7 @@ class Stations:
     def sweep(self) -> None:
         """Take back what waits for lanes that are gone, and what nobody has paid for yet of those that
         are leaving."""
+        self.schemas.sweep()
         self._embed.sweep()
         for writes in self._writes.values():
             for work in writes.sweep(lambda work: work.lane.held):
@@ -160,6 +165,7 @@ class Stations:
         yield from self._writes.values()
         yield self.truncates.station
         yield self.letters.station
+        yield self.schemas.station
 
     def _writes_are_behind(self) -> bool:
         """Whether more vectors wait for the store than one write takes: a crash would pay for them twice.

@@ -73,7 +73,7 @@ class Truncates:
 
     def begin_due(self) -> None:
         """Begin where nothing before the truncate is under way any more."""
-        due = [purge for purge in self._waiting if purge.lane.tracker.outstanding == 1]
+        due = [purge for purge in self._waiting if purge.lane.only_barrier_left]
         for purge in due:
             if purge in self._waiting:  # the one before may have halted its table, and the lane is gone
                 self._waiting.remove(purge)
