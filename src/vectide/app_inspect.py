@@ -51,7 +51,7 @@ from vectide.ports import (
     Verifiable,
 )
 from vectide.settings import Settings, SettingsError
-from vectide.testing.recordings import read_recording
+from vectide.testing.recordings import read_recording, write_recording
 
 #: Stands for the space of a provider that nobody has asked: nothing stored is compared with it.
 _ANY_SPACE: Final = "preview"
@@ -234,13 +234,14 @@ def _listed(collections: Mapping[str, bool]) -> str:
 @dataclass(frozen=True, slots=True)
 class PreviewRequest:
     """What to preview: the records of a file, else the ``newest`` ones of every partition; only those of
-    ``tables`` if any are named. ``stored``: decide from what the store holds. ``timeout_s`` is for each
-    call."""
+    ``tables`` if any are named. ``stored``: decide from what the store holds. ``save``: a file to write the
+    records to, as a recording. ``timeout_s`` is for each call."""
 
     recording: Path | None = None
     newest: int = 10
     tables: Sequence[str] = ()
     stored: bool = False
+    save: Path | None = None
     timeout_s: float = 10.0
 
 
@@ -272,10 +273,25 @@ def preview(settings: Settings, request: PreviewRequest) -> Iterator[Preview]:
             can_reread=bool(settings.source.address),
         )
         previewer = Previewer(rules, log_of=lambda topic: logs.get(topic, topic), stored=stored)
-        for record in records:
-            mapping = settings.mapping_of(record.topic)
-            if not request.tables or (mapping is not None and mapping.table in request.tables):
-                yield previewer.preview(record)
+        wanted = [record for record in records if _is_wanted(settings, request, record)]
+        _save(request, wanted)
+        for record in wanted:
+            yield previewer.preview(record)
+
+
+def _is_wanted(settings: Settings, request: PreviewRequest, record: Record) -> bool:
+    mapping = settings.mapping_of(record.topic)
+    return not request.tables or (mapping is not None and mapping.table in request.tables)
+
+
+def _save(request: PreviewRequest, records: Sequence[Record]) -> None:
+    if request.save is None:
+        return
+    try:
+        write_recording(request.save, records)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise SettingsError([f"{request.save} cannot be written: {why}"]) from None
 
 
 def _records(settings: Settings, request: PreviewRequest) -> tuple[Sequence[Record], Mapping[str, str]]:

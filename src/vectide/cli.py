@@ -180,22 +180,36 @@ def preview(
     stored: Annotated[
         bool, typer.Option("--store", help="Decide from what the store holds, not as if it were empty.")
     ] = False,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the records there, for --recording.")
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--check", metavar="FILE", help="Compare with what --json gave; exit code 1 if it differs."
+        ),
+    ] = None,
     timeout: Timeout = 10.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show what would become of real events: decision, text, tokens, id, metadata. Writes nothing.
+    """Show what would become of real events: decision, text, tokens, id, metadata. Changes nothing there.
 
     This shows the content of rows. Records are decided one after the other, each on what those before it
     would have left; the service may also merge changes of a row that wait.
     """
+    kept = None if against is None else _read_lines(against)
     settings = _settings()
     from vectide import cli_output as output
     from vectide.app_inspect import PreviewRequest
     from vectide.app_inspect import preview as decide
 
-    request = PreviewRequest(recording, newest, table or (), stored, timeout)
+    request = PreviewRequest(recording, newest, table or (), stored, save, timeout)
     previews = decide(settings, request)
-    if as_json:
+    if kept is not None:
+        found = [json.loads(_line(output.plain_preview(one))) for one in previews]
+        if output.comparison(kept, found):
+            raise typer.Exit(EXIT_FAILED)
+    elif as_json:
         _print_lines(output.plain_preview(one) for one in previews)
     else:
         output.previews(previews)
@@ -346,6 +360,25 @@ def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def _line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 def _print_lines(values: Iterable[Any]) -> None:
     for value in values:
-        typer.echo(json.dumps(value, ensure_ascii=False, default=str))
+        typer.echo(_line(value))
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """What ``--json`` wrote to the file, one object per line."""
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        why = f"cannot be read: {error.strerror or type(error).__name__}"
+    except ValueError as error:
+        why = f"is not JSON lines: {error}"
+    else:
+        if all(isinstance(line, dict) for line in lines):
+            return lines
+        why = "is not JSON lines: each must be an object"
+    raise typer.BadParameter(f"{path} {why}; `vectide preview --recording FILE --json > {path}` makes it")

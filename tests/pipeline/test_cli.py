@@ -310,6 +310,36 @@ def test_preview_reads_the_types_that_a_table_declares(vectide: Vectide, shop: S
     assert ran.json_lines[0]["metadata"] == {"price": "469.78"}
 
 
+def test_a_preview_is_compared_with_one_that_was_kept(vectide: Vectide, shop: Shop, tmp_path: Path) -> None:
+    """A new mapping is tried on records that were saved; every record that would end otherwise is named."""
+    shop.produce(shop.upsert(1, "lamp"), shop.upsert(2, "chair"), shop.delete(2))
+    records, kept = str(tmp_path / "records.jsonl.gz"), tmp_path / "kept.jsonl"
+    asked = vectide(shop.environment(), "preview", "--save", records, "--json")
+    kept.write_text(asked.out, encoding="utf-8")
+    replay = ("preview", "--recording", records, "--check", str(kept))
+    same = vectide(shop.environment(), *replay)
+    assert (same.code, same.out) == (0, "3 previews are as in the file.\n")
+    changed = vectide(shop.environment(VECTIDE_TABLES=shop.tables(metadata=[])), *replay)
+    assert changed.code == 1
+    assert f"{shop.topic}[0]@1\n    - metadata: " in changed.out
+    assert "\n    + metadata: {}\n" in changed.out
+    assert changed.out.endswith("2 of 3 previews differ from the file.\n")
+    kept.write_text(asked.out.splitlines()[0] + "\n", encoding="utf-8")
+    more = vectide(shop.environment(), *replay)
+    assert (more.code, more.out.splitlines()[-1]) == (1, "2 of 3 previews differ from the file.")
+
+
+def test_what_is_no_kept_preview_is_told(vectide: Vectide, shop: Shop, tmp_path: Path) -> None:
+    missing = vectide(shop.environment(), "preview", "--check", str(tmp_path / "none.jsonl"))
+    assert missing.code == 2
+    assert "cannot be read: No such file" in " ".join(missing.err.split())
+    (tmp_path / "list.jsonl").write_text("[]\n")
+    wrong = vectide(shop.environment(), "preview", "--check", str(tmp_path / "list.jsonl"))
+    assert (wrong.code, "each must be an object" in " ".join(wrong.err.split())) == (2, True)
+    unwritable = vectide(shop.environment(), "preview", "--save", str(tmp_path))
+    assert (unwritable.code, "cannot be written" in unwritable.err) == (2, True)
+
+
 def test_preview_says_what_is_wrong_with_a_recording(vectide: Vectide, shop: Shop, tmp_path: Path) -> None:
     ran = vectide(shop.environment(), "preview", "--recording", str(tmp_path / "none.jsonl"))
     assert (ran.code, ran.out) == (2, "")
