@@ -304,7 +304,7 @@ class TableMapping:
         "1" differ), one that is only embedded as its text in ``rendered``.
         """
         hashes = {} if self.where is None else {WHERE_IDENTITY: self.where.identity}
-        for name in dict.fromkeys([*self.hashed_columns, *self.where_columns]):
+        for name in self.compared_columns:
             if name not in self.value_columns:
                 if name in rendered:
                     hashes[name] = short_hash(rendered[name])
@@ -313,6 +313,11 @@ class TableMapping:
             elif name in change.columns:
                 hashes[name] = value_hash(change.columns[name])
         return hashes
+
+    @cached_property
+    def compared_columns(self) -> tuple[str, ...]:
+        """:attr:`hashed_columns` and those of the filter, each once."""
+        return tuple(dict.fromkeys([*self.hashed_columns, *self.where_columns]))
 
     @cached_property
     def value_columns(self) -> Mapping[str, None]:

@@ -10,9 +10,10 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import cached_property
+from json.encoder import encode_basestring
 from typing import Any, Final
 
 #: A decoded column value: what JSON can say (numbers stay exact), nothing else.
@@ -65,6 +66,10 @@ def canonical_json(value: Value) -> str:
     Object members sorted by name, no spaces, no escapes beyond what JSON demands. Never change it: every
     point id and every stored hash depends on it.
     """
+    if type(value) is str:  # what most values are: the encoder has a high price for a short text
+        return encode_basestring(value)
+    if type(value) is int:
+        return int.__repr__(value)
     return _CANONICAL.encode(value)
 
 
@@ -251,6 +256,10 @@ class Stamp:
     ahead: bool = False
     values: Mapping[str, str | None] | None = None
 
+    def tells_the_same(self, other: Stamp) -> bool:
+        """Whether both are of the same content; where the change stands and what is kept do not matter."""
+        return all(getattr(self, name) == getattr(other, name) for name in _CONTENT)
+
     @property
     def unborn(self) -> bool:
         """Whether the very first write of the row has not been finished: it is as good as absent."""
@@ -304,6 +313,9 @@ class Stamp:
             ahead=bool(payload.get("ahead", False)),
             values=values,
         )
+
+
+_CONTENT: Final = tuple(one.name for one in fields(Stamp) if one.name not in ("position", "values"))
 
 
 @dataclass(frozen=True, slots=True)

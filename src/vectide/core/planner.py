@@ -243,7 +243,8 @@ def _plan_upsert(change: Upserted, known: Known, mapping: TableMapping) -> Plan:
         if same is None:
             return Incomplete(absent)
         return _same_text(known, mapping, content, same.chunks, same.layout)
-    content = replace(content, rendered={**rendered, **stored})
+    if stored:
+        content = replace(content, rendered={**rendered, **stored})
     text = mapping.render(content.rendered, change)
     if not text.strip():
         return _remove(known, "empty_text", absent="empty_text")
@@ -253,7 +254,7 @@ def _plan_upsert(change: Upserted, known: Known, mapping: TableMapping) -> Plan:
 def _complete_hashes(mapping: TableMapping, hashes: dict[str, str], base: Stamp | None) -> tuple[str, ...]:
     """Fill in the hashes of unavailable columns from the stored ones; returns columns nothing knows."""
     unknown = []
-    for name in dict.fromkeys([*mapping.hashed_columns, *mapping.where_columns]):
+    for name in mapping.compared_columns:
         if name in hashes:
             continue
         if base is not None and name in base.columns:
@@ -293,7 +294,7 @@ def _plan_text(text: str, known: Known, mapping: TableMapping, content: _Content
     if len(chunks) > MAX_CHUNKS:
         return Unfit("too_many_chunks", f"more than {MAX_CHUNKS} chunks")
     digests = tuple(text_hash(chunk.text) for chunk in chunks)
-    new = _stamp(known, mapping, content, tuple(map(listed_hash, digests)))
+    new = _stamp(known, mapping, content, tuple(map(listed_hash, digests)), mapping.layout)
     stamp = known.stamp
     if stamp is not None and stamp.chunks == new.chunks and stamp.space == new.space and not stamp.open:
         return _same_text(known, mapping, content, new.chunks, mapping.layout)
@@ -305,9 +306,8 @@ def _same_text(
 ) -> Plan:
     stamp = known.stamp
     assert stamp is not None
-    new = replace(_stamp(known, mapping, content, chunks), layout=layout)
-    same = replace(new, position=stamp.position, values=stamp.values) == stamp
-    if same and not known.must_write:
+    new = _stamp(known, mapping, content, chunks, layout)
+    if new.tells_the_same(stamp) and not known.must_write:
         return Skip("unchanged")
     diff = difference(known.row, stamp, new) if _has_tail(mapping, stamp, new) else None
     return _patch(stamp, new, mapping, content, None if diff is None else diff.tail)
@@ -370,10 +370,12 @@ def _has_tail(mapping: TableMapping, stamp: Stamp | None, new: Stamp) -> bool:
     )
 
 
-def _stamp(known: Known, mapping: TableMapping, content: _Content, chunks: tuple[str, ...]) -> Stamp:
+def _stamp(
+    known: Known, mapping: TableMapping, content: _Content, chunks: tuple[str, ...], layout: str
+) -> Stamp:
     return Stamp(
         space=known.space,
-        layout=mapping.layout,
+        layout=layout,
         chunks=chunks,
         columns=content.hashes,
         metadata_hash=metadata_hash(mapping.metadata, content.hashes),

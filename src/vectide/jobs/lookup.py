@@ -208,8 +208,9 @@ def made_legal(planned: Plan, able: Capabilities) -> Plan:
                 fit = tuple(replace(point, metadata=metadata) for point in points)
                 patched = None if head is None else replace(head, metadata=metadata)
                 return replace(planned, points=fit, head=patched)
-        case PatchMetadata(metadata):
-            return replace(planned, metadata=legal(metadata))
+        case PatchMetadata(given):
+            metadata = legal(given)
+            return planned if metadata == given else replace(planned, metadata=metadata)
     return planned
 
 
