@@ -133,7 +133,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Result]]] = {
     "backlog": lambda bench: bench.backlog("backlog, 1 partition", 10_000, 1.3),
     "backlog4": lambda bench: bench.backlog("backlog, 4 partitions", 10_000, partitions=4),
     "slow": lambda bench: bench.backlog(
-        "50 ms provider, 32 a call", 10_000, 4.0, latency_ms=50, provider_items=PROVIDER_ITEMS, indexed=False
+        "50 ms provider, 32 a call", 20_000, 4.0, latency_ms=50, provider_items=PROVIDER_ITEMS, indexed=False
     ),
     "slow-indexed": lambda bench: bench.backlog(
         "same, with an HNSW index", 10_000, latency_ms=50, provider_items=PROVIDER_ITEMS

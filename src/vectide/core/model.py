@@ -108,8 +108,10 @@ class Row:
         That of a later chunk derives from its text, and from how often that text came before among the later
         chunks: wherever its text moves within the row, a chunk stays the same point.
         """
+        if len(chunks) < 2:
+            return (self.head_id,) if chunks else ()
         before: Counter[str] = Counter()
-        ids = [self.head_id] if chunks else []
+        ids = [self.head_id]
         for listed in chunks[1:]:
             name = f"{self.canonical}#{listed}#{before[listed]}"
             ids.append(str(uuid.uuid5(POINT_NAMESPACE, name)))
