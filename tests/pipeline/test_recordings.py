@@ -1,5 +1,9 @@
 """Every recording of a real connector through the very pump: the store ends up as the source's table."""
 
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg
 import pytest
 from tests.pipeline.recorded_pump import Pump
 from tests.recorded import CASES, DOCS, TYPES_BY_COLUMN, Case, points, read, table_of
@@ -7,24 +11,47 @@ from tests.recorded import CASES, DOCS, TYPES_BY_COLUMN, Case, points, read, tab
 from vectide.codecs.debezium_json import DebeziumJson
 from vectide.core.mapping import TableMapping
 from vectide.core.values import normalise
+from vectide.ports import Store
+from vectide.stores.pgvector import PgVectorStore
 from vectide.testing.fold import Expected
+from vectide.testing.postgres import EmbeddedPostgres
+from vectide.testing.store import MemoryStore
 
 
-def ran(name: str, mapping: TableMapping) -> Pump:
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(tcp_port=0) as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "pgvector"])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """An empty store of each kind."""
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    server: EmbeddedPostgres = request.getfixturevalue("postgres")
+    with psycopg.connect(server.dsn, autocommit=True) as database:
+        database.execute("DROP SCHEMA IF EXISTS recorded CASCADE")
+    with closing(PgVectorStore(server.dsn, schema="recorded")) as empty:
+        yield empty
+
+
+def ran(name: str, mapping: TableMapping, store: Store | None = None) -> Pump:
     """The pump after all records of the recording, heartbeats and other tables included."""
     codec = DebeziumJson(
         lenient_keys=bool(mapping.key),
         mapping_of=lambda topic: mapping if mapping.matches(topic) else None,
     )
-    pump = Pump(read(name), mapping, codec.decode)
+    pump = Pump(read(name), mapping, codec.decode, store)
     pump.run()
     return pump
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_store_holds_the_rows_of_the_source_table(case: Case) -> None:
+def test_the_store_holds_the_rows_of_the_source_table(case: Case, store: Store) -> None:
     """Cases 1-4, 8-10, 15, 16, 18, 20, 26, 29, 30, 37, 41 and 63; invariants 12 and 14."""
-    pump = ran(case.name, case.placed)
+    pump = ran(case.name, case.placed, store)
     assert pump.stored() == case.expected()
     assert pump.dead == case.letters
     counted = ("written", "deleted", "skipped", "dead_lettered")

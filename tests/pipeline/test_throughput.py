@@ -189,6 +189,7 @@ def tuned() -> Iterator[None]:
         gc.set_threshold(*before[1])
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("batch", "count"), [(32, 10_000), (256, 20_000)])
 def test_a_slow_provider_is_kept_busy(batch: int, count: int) -> None:

@@ -351,8 +351,11 @@ class Watch:
             return  # the change that met no point could not be completed: it is in the dead letters
         if any(_is_as(points, leaves) for _, leaves in overtaken if not _is_refused(leaves)):
             return  # dead-lettered for want of a column, then applied by a replay that merged it
-        if overtaken and points and self._was_reread(history):
-            return  # the source knew what the dead letters say
+        filtered = any(
+            mapping.table == row.table and mapping.where is not None for mapping in TABLES.values()
+        )
+        if overtaken and (points or filtered) and self._was_reread(history):
+            return  # the source knew what the dead letters say, which may be that the filter leaves it out
         stamp = points[0].stamp if points else None
         torn = stamp is not None and stamp.open and not self._scenario.atomic
         # What the store refused half-way has torn a row that there was, and has not begun a new one.

@@ -122,7 +122,8 @@ def _typed_columns(raw: bytes, declared: Mapping[str, ColumnType], *, envelope: 
         if read is None and member.name is None and member.field in declared:
             # As text a decimal is there already; its digits must not be taken for base64.
             column = declared[member.field]
-            read = None if column.is_decimal and member.type == "string" else column.read
+            one = member if member.items is None else member.items
+            read = None if column.is_decimal and one.type == "string" else column.read
         if read is not None:
             typed[member.field] = read
     return typed

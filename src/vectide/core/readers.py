@@ -27,6 +27,7 @@ MAX_SCALE: Final = 16_383
 #: Longer bit strings are of type ``bit varying``, which does not tell its length.
 _MAX_BITS: Final = 65_536
 
+_DIGITS: Final = re.compile(r"[0-9]+")
 _PLAIN_NUMBER: Final = re.compile(r"[+-]?\d+(\.\d*)?|[+-]?\.\d+", re.ASCII)
 _FLOATS: Final = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _BOOLEANS: Final = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
@@ -72,21 +73,32 @@ def encoded_decimal(scale: Value) -> Reader:
     return read
 
 
-def decimal(scale: int) -> Reader:
-    """Reads decimals of this scale in whatever of Debezium's modes they come: encoded, as text, as number."""
+def decimal(scale: int, precision: int | None = None) -> Reader:
+    """Reads decimals of this scale in whatever of Debezium's modes they come: encoded, as text, as number.
+
+    There is a point in the text of every decimal that has a scale. Digits alone may be base64 too, of another
+    number; where the precision (None: unknown) does not tell either, they are refused.
+    """
 
     def read(value: Value) -> Value:
         if not isinstance(value, str):
             return decimal_text(value, scale) if isinstance(value, bytes) else _number_text(value, scale)
-        # Digits alone may be base64 too: there is a point in the text of every decimal that has a scale.
         text = None if "." in value else decimal_text(value, scale)
-        if text is not None:
+        if text is not None and not _DIGITS.fullmatch(value):
             return text
+        if text is not None and scale <= 0 and not _is_longer(text, precision):
+            return refuse(
+                "a decimal whose digits may be base64: declared as text it is read as it is, but it"
+            )
         if _PLAIN_NUMBER.fullmatch(value):
-            return _padded(value, scale)
+            return _padded(value, scale) if text is None or scale <= 0 else text
         return "NaN" if value.lower() == "nan" else refuse("a decimal")
 
     return read
+
+
+def _is_longer(text: str, precision: int | None) -> bool:
+    return precision is not None and len(text.lstrip("-")) > precision
 
 
 def variable_decimal(value: Value) -> Value:

@@ -11,6 +11,8 @@ from vectide.core.model import Value
 from vectide.core.readers import Reader, refuse
 
 _INT64: Final = range(-(2**63), 2**63)
+#: The longest time that any source has, MySQL's 838:59:59. Beyond, the unit is a smaller one than assumed.
+_MAX_TIME_S: Final = 839 * 3600
 
 #: PostgreSQL's infinite dates as Debezium sends them, in snapshots and in streams. None is a possible date.
 _INFINITE_DAYS: Final = {
@@ -52,7 +54,10 @@ def time(per_second: int) -> Reader:
     def read(value: Value) -> Value:
         if isinstance(value, str):
             return moments.time_of(value, zoned=False)
-        return moments.time_text(_integer(value, "a time"), per_second)
+        ticks = _integer(value, "a time")
+        if abs(ticks) > _MAX_TIME_S * per_second:
+            refuse("a time in another unit than its precision means: declared time(6) or time(7) it")
+        return moments.time_text(ticks, per_second)
 
     return read
 

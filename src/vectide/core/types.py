@@ -62,7 +62,7 @@ Build = Callable[[list[int]], Reader]
 def _decimal(given: list[int]) -> Reader:
     if not given:
         return readers.variable_decimal
-    return readers.decimal(given[1] if len(given) > 1 else 0)
+    return readers.decimal(given[1] if len(given) > 1 else 0, given[0])
 
 
 def _money(given: list[int]) -> Reader:
@@ -95,6 +95,7 @@ _TYPES: Final[Mapping[str, Build]] = {
     "timetz": _plain(time_readers.zoned_time),
     "timestamp": _timed(time_readers.timestamp, 6),
     "datetime": _timed(time_readers.timestamp, 0),
+    "datetime2": _timed(time_readers.timestamp, 7),
     "timestamptz": _plain(time_readers.moment),
     "interval": _plain(time_readers.duration(1_000_000)),
     "json": _plain(readers.json),
@@ -125,7 +126,6 @@ _ALIASES: Final[Mapping[str, str]] = {
     "time without time zone": "time",
     "time with time zone": "timetz",
     "timestamp without time zone": "timestamp",
-    "datetime2": "timestamp",
     "timestamp with time zone": "timestamptz",
     "datetimeoffset": "timestamptz",
     "jsonb": "json",

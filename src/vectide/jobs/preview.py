@@ -167,7 +167,12 @@ class Previewer:
         gone = [row for row in self._stamps if row.table == mapping.table]
         self._stamps.update(dict.fromkeys(gone))
         self._moved = {at: stamp for at, stamp in self._moved.items() if at[2].table != mapping.table}
-        return replace(seen, decision=Decision.REMOVE, reason="truncate", detail="every row of the table")
+        return replace(
+            seen,
+            decision=Decision.REMOVE,
+            reason="truncate",
+            detail="every row of the table, if its topic has one partition",
+        )
 
     def _planned(self, seen: Preview, mapping: TableMapping, change: Upserted | Deleted) -> Preview:
         record, row = seen.record, seen.row

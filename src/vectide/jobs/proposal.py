@@ -83,7 +83,7 @@ def propose(table: TableFacts, prefix: str, taken: Sequence[str] = ()) -> Propos
         embed,
         metadata,
         soft_delete,
-        {column.name: column.declared for column in table.columns if column.declared and column.name in used},
+        {name: type_ for name, type_ in _declared(table) if name in used},
         {name: reason for name, reason in reasons.items() if reason},
     )
 
@@ -95,6 +95,13 @@ def _embedded(table: TableFacts) -> tuple[str, ...]:
         texts = [one for one in table.columns if one.kind == "text" and not _SECRET.search(one.name)]
         found = sorted(texts, key=lambda column: -(column.characters or 0.0))[:1]
     return tuple(column.name for column in found)
+
+
+def _declared(table: TableFacts) -> Iterator[tuple[str, str]]:
+    """Decimals need none: the proposed connector sends their digits."""
+    for column in table.columns:
+        if column.declared and not column.declared.startswith(("numeric", "decimal")):
+            yield column.name, column.declared
 
 
 def topic_of(prefix: str, table: TableFacts) -> str:
