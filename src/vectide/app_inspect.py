@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -185,15 +185,17 @@ def _listed(collections: Mapping[str, bool]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PreviewRequest:
-    """What to preview: the records of a file, else the ``newest`` ones of every partition; only those of
-    ``tables`` if any are named. ``stored``: decide from what the store holds. ``timeout_s`` is for each
-    call."""
+    """What to preview: these ``records`` (of ``logs`` with these identities, by topic), else those of a
+    file, else the ``newest`` ones of every partition; only those of ``tables`` if any are named. ``stored``:
+    decide from what the store holds. ``timeout_s`` is for each call."""
 
     recording: Path | None = None
     newest: int = 10
     tables: Sequence[str] = ()
     stored: bool = False
     timeout_s: float = 10.0
+    records: Sequence[Record] | None = None
+    logs: Mapping[str, str] = field(default_factory=dict)
 
 
 def preview(settings: Settings, request: PreviewRequest) -> Iterator[Preview]:
@@ -225,6 +227,8 @@ def preview(settings: Settings, request: PreviewRequest) -> Iterator[Preview]:
 
 def _records(settings: Settings, request: PreviewRequest) -> tuple[Sequence[Record], Mapping[str, str]]:
     """The records in order, and the identity of the log of each topic where it is known."""
+    if request.records is not None:
+        return request.records, request.logs
     if request.recording is not None:
         try:
             return read_recording(request.recording), {}

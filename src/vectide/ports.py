@@ -7,7 +7,7 @@ of an adapter may be called from several worker threads at the same time unless 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, runtime_checkable
@@ -369,7 +369,8 @@ class Verifiable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A record that can never succeed, and why. ``cause`` and ``stage`` are from closed sets."""
+    """A record that can never succeed, and why. ``cause`` and ``stage`` are from closed sets; ``log`` is the
+    identity of the log that it was read from."""
 
     record: Record
     cause: str
@@ -377,6 +378,7 @@ class Letter:
     detail: str = ""
     table: str = ""
     attempts: int = 1
+    log: str = ""
 
 
 class DeadLetters(Protocol):
@@ -465,6 +467,31 @@ class Watchable(Protocol):
     def end_offsets(self) -> Mapping[Partition, int]:
         """The end of each assigned partition's log as last heard, paused ones included. Never blocks: a
         partition that the broker has not answered for yet is absent."""
+        ...
+
+
+class LogReader(Protocol):
+    """Reads logs from outside: no group, no commits. One call at a time. Every call but :meth:`log_id`
+    raises :class:`AdapterError` when the cluster refuses or does not answer."""
+
+    def partitions(self, topic: str, deadline: Deadline) -> Sequence[Partition]:
+        """The topic's partitions; none when it does not exist or is hidden from us."""
+        ...
+
+    def log_id(self, topic: str) -> str:
+        """The identity of the topic's log: its id, so that a topic created again is another log; its name
+        where that is not known."""
+        ...
+
+    def bounds(
+        self, partitions: Iterable[Partition], deadline: Deadline
+    ) -> Mapping[Partition, tuple[int, int]]:
+        """What each partition holds now: the first offset kept, and the end (exclusive)."""
+        ...
+
+    def read(self, wanted: Mapping[Partition, tuple[int, int]], *, patience_s: float) -> Iterator[Record]:
+        """The records from one offset up to another (exclusive, not behind the end), in order per partition;
+        what is not kept any more is passed over. Gives up when nothing arrives for ``patience_s``."""
         ...
 
 

@@ -53,7 +53,9 @@ class Letters:
             detail=verdict.detail,
         )
         lane.busy += 1
-        letter = Letter(record, verdict.cause, verdict.stage, verdict.detail, lane.table, verdict.attempts)
+        letter = Letter(
+            record, verdict.cause, verdict.stage, verdict.detail, lane.table, verdict.attempts, lane.log
+        )
         self.station.add(LetterItem(lane, letter), record.size_bytes, self._caller.now())
 
     def start(self, unit: Unit[LetterItem]) -> None:
