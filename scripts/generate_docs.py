@@ -19,7 +19,7 @@ from scripts.links import broken_links
 from vectide.core import signals
 from vectide.settings import PREFIX, Settings, VariableDoc, describe
 from vectide.settings_sections import Section
-from vectide.settings_tables import EmbedSettings, SoftDeleteSettings, TableSettings
+from vectide.settings_tables import INNER_SECTIONS, TableSettings
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCS: Final = ROOT / "docs"
@@ -66,11 +66,10 @@ def _variable_row(variable: VariableDoc) -> list[str]:
 
 def _table_keys() -> list[str]:
     """The keys of one table, with those of the mappings inside it."""
-    inner: Mapping[str, type[Section]] = {"embed": EmbedSettings, "soft_delete": SoftDeleteSettings}
     rows = []
     for name, info in TableSettings.model_fields.items():
         rows.append([f"`{name}`", "yes" if info.is_required() else "", _escaped(info.description or "")])
-        for key, within in inner[name].model_fields.items() if name in inner else ():
+        for key, within in INNER_SECTIONS[name].model_fields.items() if name in INNER_SECTIONS else ():
             rows.append([f"`{name}.{key}`", "", _escaped(within.description or "")])
     return ["Keys of a table:", "", *_table("key|required|meaning", rows)]
 

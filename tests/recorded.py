@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from vectide.core.chunks import Chunking
 from vectide.core.mapping import MetadataField, SoftDelete, TableMapping
 from vectide.core.model import Record, Row, Upserted, Value
 from vectide.core.template import Template
@@ -55,6 +56,7 @@ def table_of(
     key: tuple[str, ...] = (),
     soft_delete: str = "",
     types: Mapping[str, str] | None = None,
+    chunking: Chunking | None = None,
     source: str = "t",
 ) -> TableMapping:
     """A table named ``t`` with this mapping."""
@@ -67,6 +69,7 @@ def table_of(
         key=key,
         soft_delete=SoftDelete(soft_delete) if soft_delete else None,
         types=tuple((types or {}).items()),
+        chunking=chunking,
     )
 
 

@@ -52,6 +52,8 @@ def build_embedder(settings: Settings) -> Embedder:
         base_url=given.base_url,
         api_key=given.api_key.get_secret_value() if given.api_key else None,
         dimensions=given.dimensions,
+        text_tokens=given.text_tokens,
+        tokenizer=given.tokenizer,
         concurrency=given.concurrency,
     )
 
@@ -133,10 +135,31 @@ def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) ->
     store = built("VECTIDE_STORE__KIND", lambda: build_store(settings))
     source = built("kafka", lambda: build_source(settings, telemetry, logs))
     dead_letters = built("dlq", lambda: build_dead_letters(settings))
-    if embedder is None or store is None or source is None or dead_letters is None:
+    if embedder is not None:
+        problems += chunk_problems(settings, embedder)
+    if problems or embedder is None or store is None or source is None or dead_letters is None:
         # Kafka's properties are refused by both of its clients.
         raise SettingsError(list(dict.fromkeys(problems)))
     return Dependencies(embedder, store, source, dead_letters, build_codec(settings))
+
+
+def chunk_problems(settings: Settings, embedder: Embedder) -> list[str]:
+    """Tables whose chunks could be larger than what the model takes."""
+    limit = embedder.limits.chunk_tokens
+    if limit is None:
+        return []
+    model = settings.embedder.model or settings.embedder.kind
+    most = f"{model} takes {limit} tokens at most"
+    if embedder.limits.max_text_tokens is None:
+        most = (
+            f"{model} is sure to take {limit} estimated tokens; "
+            "with VECTIDE_EMBEDDER__TOKENIZER they are counted, and may be more"
+        )
+    return [
+        f"tables.{mapping.table}.chunk.tokens: is {mapping.chunking.tokens}, but {most}"
+        for mapping in settings.mappings
+        if mapping.chunking is not None and mapping.chunking.tokens > limit
+    ]
 
 
 def policy_of(settings: Settings) -> StreamPolicy:

@@ -19,6 +19,7 @@ from vectide.app import (
     build_source,
     build_store,
     check_topics,
+    chunk_problems,
     collections_of,
     newest_records,
     unknown_columns,
@@ -206,6 +207,9 @@ def preview(settings: Settings, request: PreviewRequest) -> Iterator[Preview]:
     with ExitStack() as stack:
         embedder = build_embedder(settings)
         stack.callback(embedder.close)
+        problems = chunk_problems(settings, embedder)
+        if problems:
+            raise SettingsError(problems)
         store = build_store(settings)
         stack.callback(store.close)
         records, logs = _records(settings, request)
@@ -288,7 +292,8 @@ class SearchRequest:
 
 
 def search(settings: Settings, request: SearchRequest) -> Sequence[Hit]:
-    """The rows most similar to the text. Raises StartupRefused when the collection cannot be searched."""
+    """The rows most similar to the text, each by its best chunk. Raises StartupRefused when the collection
+    cannot be searched."""
     if not request.text.strip():
         raise SettingsError(["the text to search for is blank"])
     collection = _collection(settings, request)
@@ -304,7 +309,22 @@ def search(settings: Settings, request: SearchRequest) -> Sequence[Hit]:
         if not _exists(store, collections_of(settings, embedder)[collection], deadline):
             raise StartupRefused(f"there is no collection {collection!r} yet: `vectide run` makes it")
         vector = embedder.embed_query(request.text, deadline)
-        return store.search(collection, vector, request.limit, deadline, request.filters or {})
+        filters = request.filters or {}
+        return best_chunks(lambda n: store.search(collection, vector, n, deadline, filters), request.limit)
+
+
+def best_chunks(search: Callable[[int], Sequence[Hit]], limit: int) -> Sequence[Hit]:
+    """The best chunk of each of the ``limit`` best rows. ``search`` finds so many chunks, best first; more
+    are asked for while several are of the same rows."""
+    wanted = limit
+    while True:
+        found = search(wanted)
+        best: dict[Row, Hit] = {}
+        for hit in found:
+            best.setdefault(hit.row, hit)
+        if len(best) >= limit or len(found) < wanted:
+            return list(best.values())[:limit]
+        wanted *= 4
 
 
 def _collection(settings: Settings, request: SearchRequest) -> str:

@@ -174,7 +174,13 @@ def _body(one: Preview) -> Iterator[Text]:
     if one.keep:
         yield Text(f"keeps     {', '.join(sorted(one.keep))} (unavailable in the event)", "dim")
     for text in one.texts:
+        if one.chunks is not None:
+            yield Text(f"chunk {text.chunk} of {one.chunks}, {text.tokens} tokens", "dim")
         yield Text.assemble(("text      ", "dim"), clean(text.text).replace("\n", "\n          "))
+    if one.chunks is not None and len(one.texts) < one.chunks:
+        yield Text(f"{one.chunks - len(one.texts)} of {one.chunks} chunks keep their vector", "dim")
+    if one.gone:
+        yield Text(f"removes   {' '.join(one.gone)}", "dim")
 
 
 def plain_preview(one: Preview) -> dict[str, Any]:
@@ -191,7 +197,12 @@ def plain_preview(one: Preview) -> dict[str, Any]:
         "reason": one.reason or None,
         "detail": one.detail or None,
         "points": list(one.points),
-        "texts": [{"id": text.point, "text": text.text, "tokens": text.tokens} for text in one.texts],
+        "texts": [
+            {"id": text.point, "chunk": text.chunk, "text": text.text, "tokens": text.tokens}
+            for text in one.texts
+        ],
+        "chunks": one.chunks,
+        "removed": list(one.gone),
         "tokens": one.tokens,
         "metadata": dict(one.metadata),
         "keep": sorted(one.keep),
@@ -202,9 +213,10 @@ def plain_preview(one: Preview) -> dict[str, Any]:
 
 
 def hits(found: Sequence[Hit]) -> None:
-    """The rows found, the most similar first."""
+    """The rows found, the most similar first; which chunk of them it was is shown where rows have several."""
+    cut = any(hit.chunk for hit in found)
     for hit in found:
-        chunk = f" chunk {hit.chunk}" if hit.chunk else ""
+        chunk = f"  chunk {hit.chunk}" if cut else ""
         where = f"  {hit.row.table} {clean(hit.row.key)}{chunk}"
         say(Text.assemble((f"{hit.score:.4f}", "bold green"), where))
         if hit.metadata:

@@ -102,11 +102,20 @@ class Codec(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EmbedderLimits:
-    """What one call may carry. ``max_text_tokens`` None: the provider does not say."""
+    """What one call may carry. ``max_text_tokens`` None: the provider does not say, or counts in another way
+    than :meth:`Embedder.count_tokens`. ``max_chunk_tokens``: the largest chunk size that makes sense for the
+    model, None where nothing is known beyond ``max_text_tokens``."""
 
     max_items: int
     max_tokens: int | None = None
     max_text_tokens: int | None = None
+    max_chunk_tokens: int | None = None
+
+    @property
+    def chunk_tokens(self) -> int | None:
+        """Beyond how many tokens no chunk size may be; None: no limit is known."""
+        known = [limit for limit in (self.max_text_tokens, self.max_chunk_tokens) if limit is not None]
+        return min(known, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +183,8 @@ class Capabilities:
     """What a store can do, as data. The jobs branch on these, never on the kind of store."""
 
     kind: str
+    #: Writes in one call, and rows in one look-up. Where calls are atomic, the writes of one row of
+    #: :data:`~vectide.core.chunks.MAX_CHUNKS` have to fit.
     max_batch_items: int
     #: All writes of one call commit together or not at all.
     atomic_calls: bool
@@ -203,7 +214,8 @@ class CollectionSpec:
 class Put:
     """Write the whole point: vector, metadata (replacing what was there), text, stamp, values.
 
-    Metadata names in ``keep`` keep their stored value (their source column was unavailable).
+    Metadata names in ``keep`` have the value that the row's chunk 0 holds (their source column was
+    unavailable), also in a chunk that is new.
     """
 
     point: Point
@@ -213,24 +225,46 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Give an existing chunk-0 point new metadata and a new stamp; vector and text stay.
+    """Give an existing chunk 0 new metadata and a new stamp; vector and text stay.
 
     ``metadata`` replaces all metadata, except the names in ``keep``, which keep their stored value.
-    ``values`` replaces the kept embed columns, None leaves them. The points ``also`` (the row's other
-    chunks) get the same metadata.
+    ``values`` replaces the kept embed columns, None leaves them.
     """
 
     row: Row
     metadata: Mapping[str, Value]
     stamp: Stamp
     keep: frozenset[str] = frozenset()
-    also: tuple[str, ...] = ()
     values: Mapping[str, str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
+class PatchChunks:
+    """Give existing later chunks of the row new metadata (as :class:`Patch` does) and their index.
+
+    ``chunks``: id and index of each. One that is not there is passed over.
+    """
+
+    row: Row
+    metadata: Mapping[str, Value]
+    chunks: tuple[tuple[str, int], ...]
+    keep: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """Remove later chunks of the row: those of ``ids``, which may exist, and, where the store finds them
+    without being told their ids, all others that are not in ``stay``. Chunk 0 is left alone."""
+
+    row: Row
+    ids: tuple[str, ...]
+    stay: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Remove:
-    """Remove every point of the row. ``ids`` are the points known to exist (chunk 0 first)."""
+    """Remove every point of the row: those of ``ids`` (chunk 0 first), and, where the store finds them
+    without being told their ids, all others."""
 
     row: Row
     ids: tuple[str, ...]
@@ -244,7 +278,7 @@ class Mark:
     stamp: Stamp
 
 
-Write = Put | Patch | Remove | Mark
+Write = Put | Patch | PatchChunks | Trim | Remove | Mark
 
 
 class Effect(Enum):
@@ -287,7 +321,12 @@ class Store(Protocol):
         ...
 
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
-        """Apply the writes; at most one row appears once. Returns one outcome per write, in order.
+        """Apply the writes. Returns one outcome per write, in order.
+
+        Of a row there is at most one write to chunk 0 (or its removal), and any number to later chunks. Where
+        calls are atomic, chunk 0 is written first, and when that has no effect, the row's later chunks are
+        left alone and have the same outcome. Where they are not, the order is open, and the caller relies on
+        none: it sends what must follow in a call of its own.
 
         Returns only when the store has made them durable and visible to :meth:`stamps`. Idempotent: the
         same writes again end in the same state. Raises :class:`AdapterError` when the call as a whole

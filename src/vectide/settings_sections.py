@@ -197,6 +197,15 @@ class EmbedderSettings(Section):
     batch_tokens: Count | None = Field(
         default=None, description="Most tokens in one call; by default the provider's limit."
     )
+    text_tokens: Count | None = Field(
+        default=None,
+        description="Most tokens of one text that the model reads; known for OpenAI's own models. "
+        "Larger chunk sizes are refused at start.",
+    )
+    tokenizer: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Path of the model's tokenizer.json: its tokens are then counted, and not estimated.",
+    )
     linger_ms: Milliseconds = Field(
         default=500, description="Longest wait for a call to fill, in milliseconds."
     )

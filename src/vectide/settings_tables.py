@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from vectide.core.chunks import Chunking
 from vectide.core.mapping import MappingError, MetadataField, TableMapping
 from vectide.core.softdelete import SoftDelete
 from vectide.core.template import Template, TemplateError
@@ -32,6 +33,9 @@ from vectide.core.types import parse_type
 from vectide.settings_sections import Section, check_topic_or_pattern, message_of, topic_matches
 
 _TABLE_ID: Final = re.compile(r"[a-z0-9_-]{1,63}")
+
+#: A chunk of fewer tokens says nothing, and may be too small for a single character.
+MIN_CHUNK_TOKENS: Final = 16
 
 #: What takes the place of required keys that are wrong, so that the others can be checked.
 _STAND_IN: Final = {"source": "-", "embed": {"columns": ["-"]}}
@@ -107,6 +111,18 @@ class SoftDeleteSettings(Section):
     )
 
 
+class ChunkSettings(Section):
+    """How long texts are cut."""
+
+    tokens: Annotated[int, Field(ge=MIN_CHUNK_TOKENS)] = Field(
+        description=f"Most tokens in a chunk, as the embedder counts them; at least {MIN_CHUNK_TOKENS}."
+    )
+    overlap: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Tokens at the end of a chunk with which the next one begins; at most half of tokens.",
+    )
+
+
 class TableSettings(Section):
     """One vector table."""
 
@@ -124,6 +140,11 @@ class TableSettings(Section):
     )
     soft_delete: Annotated[SoftDeleteSettings, BeforeValidator(_soft_delete)] | None = Field(
         default=None, description="Column, or column and values, that mark a row as deleted."
+    )
+    chunk: ChunkSettings | None = Field(
+        default=None,
+        description="Cut the text into chunks of at most so many tokens, each with a vector of its own; "
+        "by default a row has one vector.",
     )
     types: dict[Name, Annotated[str, AfterValidator(_known_type)]] = Field(
         default_factory=dict,
@@ -157,6 +178,14 @@ class TableSettings(Section):
     @field_serializer("metadata")
     def _metadata_as_written(self, pairs: tuple[tuple[str, str], ...]) -> list[str | dict[str, str]]:
         return [name if name == source else {source: name} for source, name in pairs]
+
+
+#: The keys of a table that are mappings themselves.
+INNER_SECTIONS: Final[Mapping[Any, type[Section]]] = {
+    "embed": EmbedSettings,
+    "soft_delete": SoftDeleteSettings,
+    "chunk": ChunkSettings,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,8 +298,7 @@ def _shape_problems(content: dict[Any, Any]) -> list[ErrorDetails]:
 
 
 def _unknown(path: tuple[int | str, ...]) -> str:
-    models: dict[Any, type[Section]] = {"embed": EmbedSettings, "soft_delete": SoftDeleteSettings}
-    model = models.get(path[0], TableSettings) if len(path) > 1 else TableSettings
+    model = INNER_SECTIONS.get(path[0], TableSettings) if len(path) > 1 else TableSettings
     close = difflib.get_close_matches(str(path[-1]), model.model_fields, n=1)
     return f"unknown key; did you mean {close[0]}?" if close else "unknown key"
 
@@ -304,6 +332,7 @@ def _mapping(name: str, table: TableSettings, template: Template) -> TableMappin
         metadata=tuple(MetadataField(source, target) for source, target in table.metadata),
         key=table.key,
         soft_delete=None if deleted is None else SoftDelete(deleted.column, deleted.values),
+        chunking=None if table.chunk is None else Chunking(table.chunk.tokens, table.chunk.overlap),
         store_text=table.store_text,
         # What is kept serves only to complete an incomplete change.
         keep_values="stored" in table.on_incomplete,

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 import numpy as np
 import pytest
 
+from vectide.core.chunks import Chunking, chunks_of
 from vectide.core.failures import Kind
 from vectide.embedders import EXTRAS, KINDS, checked, load
 from vectide.ports import AdapterError, Deadline, Embedder, MissingExtra, StartupRefused
@@ -192,6 +193,27 @@ def test_eight_threads_get_the_answers_of_one(embedder: Embedder) -> None:
 def test_token_count_is_positive_and_grows_with_the_text(embedder: Embedder) -> None:
     assert all(embedder.count_tokens(text) >= 1 for text in [*ODD_TEXTS, "."])
     assert embedder.count_tokens(" ".join(TEXTS)) > max(map(embedder.count_tokens, TEXTS))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " ".join(TEXTS) * 20,
+        "endless" * 3000,
+        "\U0001f469\u200d\U0001f467" * 500,
+        "e\u0301" * 2000,
+        "日本語の文。" * 500,
+        "0b5f3c0e-5a0b-4a45-9c4e-0d4f2d0b7a11 " * 200,
+        "a" + "\n" * 5000 + "b",
+    ],
+    ids=["prose", "word", "emoji", "combining", "japanese", "uuids", "line ends"],
+)
+def test_chunks_of_any_text_keep_their_size_and_are_embedded(embedder: Embedder, text: str) -> None:
+    """Case 80."""
+    chunks = list(chunks_of(text.strip(), Chunking(64), embedder.count_tokens))
+    assert all(embedder.count_tokens(chunk.text) <= 64 for chunk in chunks)
+    assert "".join("".join(chunk.text.split()) for chunk in chunks) == "".join(text.split())
+    assert len(embedder.embed([chunk.text for chunk in chunks], within()).vectors) == len(chunks)
 
 
 def test_tokens_of_an_answer_are_reported(embedder: Embedder) -> None:

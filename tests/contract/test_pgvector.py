@@ -28,13 +28,14 @@ from vectide.ports import (
     Mark,
     Patch,
     Put,
+    Remove,
     Scannable,
     Searchable,
     StartupRefused,
 )
 from vectide.stores.pgvector import PgVectorStore
 from vectide.stores.pgvector_errors import failure_of
-from vectide.testing.points import mark, patch, put, row, stamp, vector
+from vectide.testing.points import mark, patch, put, put_chunk, row, stamp, vector
 from vectide.testing.postgres import EmbeddedPostgres
 
 SPEC = CollectionSpec("items", 4, "test/model/4")
@@ -537,6 +538,28 @@ def test_a_write_that_waited_for_a_newer_one_sees_it_and_stands_back(
     other.join()
     assert effects == [SUPERSEDED]
     assert pg.stamps("items", [row(1)], deadline) == [stamp(30)]
+
+
+def test_a_removal_that_waited_for_a_writer_takes_the_chunks_that_it_added(
+    pg: PgVectorStore, sql: psycopg.Connection, deadline: Deadline
+) -> None:
+    """Case 74, invariant 8: also those that were not there yet when the removal began."""
+    one = row(1)
+    pg.write("items", [put(one, 10), put_chunk(one, 1)], deadline)
+    gone = Remove(one, (one.head_id,))
+    other = threading.Thread(target=lambda: pg.write("items", [gone], deadline))
+    with sql.transaction():
+        sql.execute("UPDATE items SET stamp = stamp WHERE stamp IS NOT NULL")
+        other.start()
+        while not sql.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():
+            time.sleep(0.005)
+        sql.execute(
+            "INSERT INTO items (id, row_id, source_table, row_key, chunk, text_hash, metadata, embedding)"
+            " SELECT gen_random_uuid(), row_id, source_table, row_key, 2, '', '{}', embedding FROM items"
+            " WHERE chunk = 1"
+        )
+    other.join()
+    assert pg.count("items", deadline) == 0
 
 
 def test_the_newest_position_wins_whatever_the_order_of_concurrent_writers(

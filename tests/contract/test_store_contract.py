@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from vectide import stores
+from vectide.core.chunks import MAX_CHUNKS
 from vectide.core.failures import Kind
-from vectide.core.model import Row, Value
+from vectide.core.model import Row, Value, text_hash
 from vectide.core.values import normalise
 from vectide.ports import (
     APPLIED,
@@ -22,15 +23,28 @@ from vectide.ports import (
     Deadline,
     Hit,
     MissingExtra,
+    PatchChunks,
     Remove,
     Scannable,
     Searchable,
     StartupRefused,
     Store,
     Stored,
+    Trim,
     Write,
 )
-from vectide.testing.points import mark, patch, put, put_chunk, row, stamp, vector
+from vectide.testing.points import (
+    chunk_id,
+    mark,
+    patch,
+    patch_chunks,
+    put,
+    put_chunk,
+    row,
+    stamp,
+    trim,
+    vector,
+)
 
 ITEMS = "items"
 
@@ -185,23 +199,6 @@ def test_a_patch_can_replace_the_kept_columns(points: Points) -> None:
     assert points.stamps(row(1), values=True)[0].values == {"n": "y", "m": None}
 
 
-def test_a_patch_reaches_the_named_chunks_of_its_row_only(points: Points) -> None:
-    one, other = row(1), row(2)
-    chunks = [put_chunk(one, 1, metadata={"a": 1}), put_chunk(one, 2, metadata={"a": 1, "k": 5})]
-    stranger = put_chunk(other, 1, metadata={"a": 1})
-    points.write(put(one, metadata={"a": 1}), *chunks, put(other, metadata={"a": 1}), stranger)
-    also = (chunks[1].point.id, stranger.point.id)
-    points.write(patch(one, 2, metadata={"a": 9}, keep=frozenset({"k"}), also=also))
-    held = {(point.row, point.chunk): point.metadata for point in points.scan()}
-    assert held == {
-        (one, 0): {"a": 9},
-        (one, 1): {"a": 1},
-        (one, 2): {"a": 9, "k": 5},
-        (other, 0): {"a": 1},
-        (other, 1): {"a": 1},
-    }
-
-
 def test_a_patch_or_mark_of_a_row_that_is_not_there_says_so_and_creates_nothing(points: Points) -> None:
     """Case 61."""
     points.write(put(row(1)))
@@ -218,10 +215,111 @@ def test_a_mark_changes_the_stamp_and_nothing_else(points: Points) -> None:
     assert points.stamps(row(1), values=True)[0].values == {"n": "x"}
 
 
+# --- rows of several chunks -----------------------------------------------------------------------------
+
+
+def chunks_of(points: Points, of: Row) -> dict[int, tuple[str | None, Mapping[str, Value]]]:
+    return {point.chunk: (point.text, point.metadata) for point in points.scan() if point.row == of}
+
+
+def test_a_row_grows_and_shrinks_to_exactly_its_chunks(points: Points) -> None:
+    """Cases 70 and 71, invariant 8."""
+    one = row(1)
+    points.write(put(one, 1, text="a"))
+    grown = [put_chunk(one, at, text=text) for at, text in enumerate("bcde", 1)]
+    assert points.write(put(one, 2, text="a"), *grown, trim(one, stay=tuple("bcde"))) == [APPLIED] * 6
+    assert {at: text for at, (text, _) in chunks_of(points, one).items()} == dict(enumerate("abcde"))
+    shrunk = trim(one, "c", "d", "e", stay=("b",))
+    assert points.write(patch(one, 3), shrunk) == [APPLIED, APPLIED]
+    assert {at: text for at, (text, _) in chunks_of(points, one).items()} == {0: "a", 1: "b"}
+
+
+def test_a_later_chunk_keeps_its_point_when_it_moves(points: Points) -> None:
+    """Case 78: its vector stays, its index and metadata change."""
+    one = row(1)
+    points.write(put(one, 1), put_chunk(one, 1, text="b"), put_chunk(one, 2, text="c", metadata={"a": 1}))
+    moved = patch_chunks(one, ("c", 1), ("b", 2), metadata={"a": 2})
+    assert points.write(patch(one, 2, metadata={"a": 2}), moved) == [APPLIED, APPLIED]
+    assert chunks_of(points, one) == {0: ("text", {"a": 2}), 1: ("c", {"a": 2}), 2: ("b", {"a": 2})}
+    vectors = {point.chunk: point.vector for point in points.scan(vectors=True)}
+    assert vectors[1] is not None
+    assert vectors[1].tolist() == put_chunk(one, 1).vector.tolist()
+
+
+def test_a_patch_reaches_only_chunks_of_its_row(points: Points) -> None:
+    """Case 75."""
+    one, other = row(1), row(11)
+    points.write(put(one), put_chunk(one, 1, text="b"), put(other), put_chunk(other, 1, text="b"))
+    stranger = PatchChunks(one, {"a": 9}, ((chunk_id(other, "b"), 5), (chunk_id(one, "b"), 1)))
+    assert points.write(patch(one, 2, metadata={"a": 9}), stranger) == [APPLIED, APPLIED]
+    assert chunks_of(points, one) == {0: ("text", {"a": 9}), 1: ("b", {"a": 9})}
+    assert chunks_of(points, other) == {0: ("text", {}), 1: ("b", {})}
+
+
+def test_a_patch_of_chunks_keeps_the_kept_names_and_passes_over_what_is_not_there(points: Points) -> None:
+    one = row(1)
+    points.write(put(one), put_chunk(one, 1, text="b", metadata={"stays": 1, "goes": 2}))
+    patched = patch_chunks(one, ("b", 1), ("gone", 2), metadata={"new": 3}, keep=frozenset({"stays"}))
+    assert points.write(patch(one, 2), patched) == [APPLIED, APPLIED]
+    assert chunks_of(points, one) == {0: ("text", {}), 1: ("b", {"stays": 1, "new": 3})}
+
+
+def test_a_new_chunk_has_the_kept_metadata_of_chunk_0(points: Points) -> None:
+    """The event did not tell it, and no other point of the row would."""
+    one, keep = row(1), frozenset({"stays", "none"})
+    points.write(put(one, 1, metadata={"stays": {"deep": [1]}, "a": 1}), put_chunk(one, 1, text="old"))
+    new = put_chunk(one, 2, text="new", metadata={"a": 2}, keep=keep)
+    again = put_chunk(one, 1, text="old", metadata={"a": 2}, keep=keep)
+    assert points.write(patch(one, 2, metadata={"a": 2}, keep=keep), new, again) == [APPLIED] * 3
+    assert [metadata for _, metadata in chunks_of(points, one).values()] == [
+        {"a": 2, "stays": {"deep": [1]}}
+    ] * 3
+
+
+def test_a_trim_leaves_chunk_0_and_other_rows_alone(points: Points) -> None:
+    """Case 75."""
+    one, other = row(1), row(11)
+    points.write(put(one), put_chunk(one, 1, text="b"), put(other), put_chunk(other, 1, text="b"))
+    trimmed = Trim(one, (chunk_id(one, "b"), chunk_id(other, "b")), ())
+    assert points.write(patch(one, 2), trimmed) == [APPLIED, APPLIED]
+    assert chunks_of(points, one) == {0: ("text", {})}
+    assert chunks_of(points, other) == {0: ("text", {}), 1: ("b", {})}
+
+
+@pytest.fixture
+def atomic(points: Points) -> Points:
+    if not points.store.capabilities.atomic_calls:
+        pytest.skip("the store does not claim atomic calls")
+    return points
+
+
+def test_later_chunks_are_left_alone_where_chunk_0_is_missing(atomic: Points) -> None:
+    """Invariant 8: no chunk without chunk 0, whatever the order of the writes."""
+    writes: list[Write] = [put_chunk(row(1), 1), patch(row(1), 5), put(row(2), 5), put_chunk(row(2), 1)]
+    assert atomic.write(*writes) == [MISSING, MISSING, APPLIED, APPLIED]
+    assert {point.row for point in atomic.scan()} == {row(2)}
+
+
+def test_the_largest_row_fits_into_one_call(atomic: Points) -> None:
+    """Case 76: metadata of all its chunks too."""
+    one = row(1)
+    texts = [f"chunk {at}" for at in range(1, MAX_CHUNKS)]
+    new = [put_chunk(one, at, text=text) for at, text in enumerate(texts, 1)]
+    every = [(text, at) for at, text in enumerate(texts, 1)]
+    last = trim(one, stay=tuple(texts))
+    assert atomic.store.capabilities.max_batch_items >= MAX_CHUNKS + 2
+    assert atomic.write(put(one, 1, text="chunk 0"), *new, last) == [APPLIED] * (MAX_CHUNKS + 1)
+    patched = patch_chunks(one, *every, metadata={"a": 1})
+    assert atomic.write(patch(one, 2, metadata={"a": 1}), patched, last) == [APPLIED] * 3
+    held = chunks_of(atomic, one)
+    assert held == {at: (f"chunk {at}", {"a": 1}) for at in range(MAX_CHUNKS)}
+
+
 # --- remove ---------------------------------------------------------------------------------------------
 
 
 def test_remove_takes_every_point_of_the_row_even_those_not_named(points: Points) -> None:
+    """Case 74."""
     points.write(put(row(1)), put_chunk(row(1), 1), put_chunk(row(1), 2), put(row(2)))
     assert points.write(Remove(row(1), (row(1).head_id,))) == [APPLIED]
     assert [point.row for point in points.scan()] == [row(2)]
@@ -291,12 +389,21 @@ def test_a_superseded_row_does_not_hold_up_its_neighbours(conditional: Points) -
 
 
 def test_later_chunks_share_the_fate_of_their_superseded_head(conditional: Points) -> None:
-    conditional.write(put(row(1), 10))
-    outcomes = conditional.write(put(row(1), 5), put_chunk(row(1), 1), put(row(2), 5), put_chunk(row(2), 1))
-    assert outcomes == [SUPERSEDED, SUPERSEDED, APPLIED, APPLIED]
-    assert sorted(str(point.row) for point in conditional.scan()) == sorted(
-        map(str, [row(1), row(2), row(2)])
+    if not conditional.store.capabilities.atomic_calls:
+        pytest.skip("the store does not claim atomic calls")
+    one, two = row(1), row(2)
+    conditional.write(put(one, 10), put_chunk(one, 1, text="b"))
+    outcomes = conditional.write(
+        put_chunk(one, 2, text="c"),
+        put(one, 5),
+        patch_chunks(one, ("b", 7), metadata={"a": 1}),
+        trim(one, "b"),
+        put(two, 5),
+        put_chunk(two, 1, text="b"),
     )
+    assert outcomes == [SUPERSEDED] * 4 + [APPLIED] * 2
+    assert chunks_of(conditional, one) == {0: ("text", {}), 1: ("b", {})}
+    assert chunks_of(conditional, two) == {0: ("text", {}), 1: ("b", {})}
 
 
 # --- values, names, keys --------------------------------------------------------------------------------
@@ -550,7 +657,7 @@ def test_a_scan_gives_every_point_once_in_id_order(points: Points, limit: int) -
 def test_a_scan_shows_the_stamp_on_chunk_0_and_the_vector_when_asked(points: Points) -> None:
     points.write(put(row(1), 3, at=vector(0.5, 0.25)), put_chunk(row(1), 1, text="more"))
     head, chunk = sorted(points.scan(), key=lambda point: point.chunk)
-    assert (head.stamp, head.vector, head.text_hash) == (stamp(3), None, stamp(3).chunks[0])
+    assert (head.stamp, head.vector, head.text_hash) == (stamp(3), None, text_hash("text"))
     assert (chunk.chunk, chunk.row, chunk.text, chunk.stamp) == (1, row(1), "more", None)
     vectors = {point.chunk: point.vector for point in points.scan(vectors=True)}
     assert vectors[0] is not None

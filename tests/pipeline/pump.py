@@ -33,7 +33,7 @@ from vectide.ports import (
     Stored,
     Write,
 )
-from vectide.testing.store import MemoryStore
+from vectide.testing.store import CAPABILITIES, MemoryStore
 
 DIMENSIONS = 8
 #: Points on a page of a scan.
@@ -302,8 +302,8 @@ class FaultyStore:
     """The memory store behind a network. ``fault`` fails a call before it takes effect, ``answer_lost``
     after; both see what is called (``stamps`` or ``write``) on which collection. ``refusal`` sees writes."""
 
-    def __init__(self, *tables: TableMapping) -> None:
-        self.inner = MemoryStore()
+    def __init__(self, *tables: TableMapping, able: Capabilities = CAPABILITIES) -> None:
+        self.inner = MemoryStore(able)
         self.fault: Callable[[str, str], Failure | None] = lambda call, collection: None
         self.answer_lost: Callable[[str, str], Failure | None] = lambda call, collection: None
         self.refusal: Callable[[Sequence[Write]], Failure | None] = lambda writes: None

@@ -173,7 +173,10 @@ def test_preview_decides_as_the_service_would_and_writes_nothing(vectide: Vectid
     assert (first["topic"], first["partition"], first["offset"]) == (shop.topic, 0, 0)
     assert (first["table"], first["key"]) == (shop.table, {"id": 1})
     assert first["metadata"] == {"category": "misc", "in_stock": True}
-    assert first["texts"] == [{"id": first["points"][0], "text": "a tent\n\nfor two", "tokens": 4}]
+    assert first["texts"] == [
+        {"id": first["points"][0], "chunk": 0, "text": "a tent\n\nfor two", "tokens": 4}
+    ]
+    assert (first["chunks"], first["removed"]) == (None, [])
     assert not shop.exists()
     assert shop.committed() < 0
     assert shop.letters() == []

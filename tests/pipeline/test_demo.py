@@ -19,7 +19,7 @@ import pytest
 
 from vectide import codecs, settings
 from vectide.core.mapping import TableMapping
-from vectide.core.model import Deleted, Position, Record, Row, Stamp, Upserted, text_hash
+from vectide.core.model import Deleted, Position, Record, Row, Stamp, Upserted, listed_hash, text_hash
 from vectide.demo import catalogue, verify
 from vectide.demo.readings import Readings
 from vectide.demo.shop import Change, Kind, Shop
@@ -138,7 +138,9 @@ def embed(texts: Sequence[str]) -> Matrix:
 
 
 def point(row: Row, wanted: Expected, *, offset: int = 0) -> Stored:
-    stamp = Stamp("space", "layout", (text_hash(wanted.text),), {}, "", Position("log", 0, offset))
+    stamp = Stamp(
+        "space", "layout", (listed_hash(text_hash(wanted.text)),), {}, "", Position("log", 0, offset)
+    )
     vector = embed([wanted.text])[0]
     return Stored(row.head_id, row, 0, wanted.text, text_hash(wanted.text), wanted.metadata, stamp, vector)
 

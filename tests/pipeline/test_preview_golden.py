@@ -12,6 +12,7 @@ from tests.recorded import PRODUCTS, Case, read, table_of
 
 from vectide.cli_output import plain_preview
 from vectide.codecs.debezium_json import DebeziumJson
+from vectide.core.chunks import Chunking
 from vectide.embedders.hashing import HashingEmbedder
 from vectide.jobs.preview import Previewer, Rules
 from vectide.testing.store import CAPABILITIES
@@ -23,6 +24,7 @@ SHOWN = [
     Case("soft_delete", "notes", table_of("{body}", "deleted_at", soft_delete="is_deleted")),
     Case("no_primary_key", "keyed", table_of("[{lang}: ]{body}", "lang")),
     Case("toasted", "docs", table_of("{title}", "flag", "j", types={"j": "jsonb"})),
+    Case("toasted_reselect", "docs", table_of("{title}\n\n{body}", "flag", chunking=Chunking(30))),
 ]
 
 
@@ -56,7 +58,7 @@ def _cut(value: object) -> object:
 
 @pytest.mark.parametrize("case", SHOWN, ids=str)
 def test_the_preview_of_a_recording_is_as_it_was(case: Case) -> None:
-    """Cases 10, 20, 21, 26 and 41: decisions, reasons, ids, texts and metadata."""
+    """Cases 10, 20, 21, 22, 26, 41 and 71: decisions, reasons, ids, texts and metadata."""
     path = PREVIEWS / f"{case}.jsonl"
     found = previews(case)
     if not path.exists():

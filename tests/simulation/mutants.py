@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from tests.simulation.run import failing, failure_of, shrink
 
+from vectide.core import chunkdiff, opening, planner
 from vectide.core import lane as lanes
-from vectide.core import planner
 from vectide.core.breaker import Breaker
 from vectide.core.budget import Budget
+from vectide.core.chunkdiff import Tail
 from vectide.core.lane import Entry, Lane, Merged, RowQueue
-from vectide.core.model import Deleted, Stamp
+from vectide.core.model import Deleted, Row, Stamp
 from vectide.core.planner import Drift, Known, PatchMetadata, Plan, Skip
 from vectide.core.station import Station, Unit
 from vectide.core.tracker import Tracker
-from vectide.jobs import lookup, work
+from vectide.jobs import lookup, steps, truncates, work
 from vectide.jobs.embed import Embed
 from vectide.jobs.intake import Intake
 from vectide.jobs.letters import Letters
@@ -29,7 +30,7 @@ from vectide.jobs.stream import Stream
 from vectide.jobs.truncates import Page
 from vectide.jobs.work import TextItem, Verdict, Work
 from vectide.jobs.write import Write
-from vectide.ports import Embeddings, Outcome, Partition
+from vectide.ports import Embeddings, Outcome, Partition, Remove
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 MUTANTS: dict[str, Plant] = {}
@@ -348,6 +349,96 @@ def a_flood_of_dead_letters_is_not_stopped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Breaker, "dead_letter", lambda self: True)
 
 
+# --- rows of several chunks ---------------------------------------------------------------------------------
+
+
+@mutant
+def nothing_says_that_a_row_is_being_changed(patch: pytest.MonkeyPatch) -> None:
+    opened = opening.opened
+    patch.setattr(steps, "opened", lambda stamp, new: replace(opened(stamp, new), open=False))
+
+
+@mutant
+def an_open_row_counts_as_whole(patch: pytest.MonkeyPatch) -> None:
+    def closed(stamp: Stamp | None) -> Stamp | None:
+        return None if stamp is None else replace(stamp, open=False)
+
+    _patch_plan(patch, lambda known: replace(known, stamp=closed(known.stamp)))
+
+
+@mutant
+def the_last_step_comes_before_the_others(patch: pytest.MonkeyPatch) -> None:
+    steps_of = steps.steps_of
+
+    def wrong(*given: Any, **able: Any) -> list[Any]:
+        *others, last = steps_of(*given, **able)
+        return [*others[:1], last, *others[1:]]
+
+    patch.setattr(work, "steps_of", wrong)
+
+
+@mutant
+def a_row_is_removed_from_its_head_on(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(steps, "_removal", lambda remove, stamp: [steps.Step((remove,), None)])
+
+
+def _patch_tail(patch: pytest.MonkeyPatch, wrong: Callable[[Tail], Tail]) -> None:
+    difference = chunkdiff.difference
+
+    def differs(*given: Any) -> chunkdiff.Difference:
+        found = difference(*given)
+        return replace(found, tail=wrong(found.tail))
+
+    patch.setattr(planner, "difference", differs)
+
+
+@mutant
+def surplus_chunks_stay(patch: pytest.MonkeyPatch) -> None:
+    _patch_tail(patch, lambda tail: replace(tail, ids=(*tail.ids, *tail.gone), gone=()))
+
+
+@mutant
+def chunks_that_stay_are_not_patched(patch: pytest.MonkeyPatch) -> None:
+    _patch_tail(patch, lambda tail: replace(tail, changed=()))
+
+
+@mutant
+def chunks_that_stay_keep_their_index(patch: pytest.MonkeyPatch) -> None:
+    def wrong(row: Any, stamp: Any, new: Stamp) -> chunkdiff.Difference:
+        found = chunkdiff.difference(row, stamp, new)
+        was = {} if stamp is None else {id_: at for at, id_ in enumerate(row.chunk_ids(stamp.chunks))}
+        changed = tuple((id_, was[id_]) for id_, _ in found.tail.changed)
+        return replace(found, tail=replace(found.tail, changed=changed))
+
+    patch.setattr(planner, "difference", wrong)
+
+
+@mutant
+def unchanged_chunks_are_embedded_again(patch: pytest.MonkeyPatch) -> None:
+    def wrong(row: Any, stamp: Stamp | None, new: Stamp) -> chunkdiff.Difference:
+        return chunkdiff.difference(row, None if stamp is None else replace(stamp, open=True), new)
+
+    patch.setattr(planner, "difference", wrong)
+
+
+@mutant
+def a_text_that_a_row_has_twice_is_one_chunk(patch: pytest.MonkeyPatch) -> None:
+    chunk_ids = Row.chunk_ids
+
+    def wrong(self: Row, chunks: Sequence[str]) -> tuple[str, ...]:
+        return tuple(
+            chunk_ids(self, (*chunks[:1], chunk))[-1] if at else self.head_id
+            for at, chunk in enumerate(chunks)
+        )
+
+    patch.setattr(Row, "chunk_ids", wrong)
+
+
+@mutant
+def a_row_that_was_only_begun_stays(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Stamp, "unborn", False)
+
+
 # --- truncates ----------------------------------------------------------------------------------------------
 
 
@@ -371,6 +462,14 @@ def what_follows_a_truncate_is_not_read_again(patch: pytest.MonkeyPatch) -> None
         lane.barrier = None
 
     patch.setattr(Intake, "lift_barrier", wrong)
+
+
+@mutant
+def a_truncate_knows_only_the_heads_of_rows(patch: pytest.MonkeyPatch) -> None:
+    def wrong(writes: Sequence[Remove], stamp: Stamp, **able: bool) -> list[steps.Step]:
+        return [steps.Step((Remove(remove.row, (remove.row.head_id,)),), None) for remove in writes]
+
+    patch.setattr(truncates, "steps_of", wrong)
 
 
 @mutant

@@ -145,7 +145,9 @@ class Run:
     def _restart(self) -> None:
         self.log.info("RESTART")
         self._crashed = self._ousted = False
+        self._world.store.tearing = True
         self._executor.crash()
+        self._world.store.tearing = False
         self._start()
 
     def _take_over(self) -> None:

@@ -11,16 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vectide.core.chunks import Chunking
 from vectide.core.mapping import MetadataField, SoftDelete, TableMapping
 from vectide.core.model import Change, Deleted, Ignored, Truncated, Upserted
 from vectide.core.template import Template
 
 POISON_TEXT = "poison-text"
 POISON_PRICE = "poison-price"
+#: The provider takes such a text, the store does not.
+POISON_CHUNK = "bad chunk"
 GARBAGE = "garbage"
 NO_LIMIT = 10**6
 
-#: Two tables: one whose text comes from two columns (their values are kept), one with a single column.
+#: One table whose text comes from two columns (their values are kept), one with a single column, and two that
+#: are cut into chunks, mostly one for each paragraph.
 PRODUCTS = TableMapping(
     table="products",
     source="shop.public.products",
@@ -36,8 +40,18 @@ USERS = TableMapping(
     template=Template.parse("{title}"),
     metadata=(MetadataField("price", "price"),),
 )
-TABLES = {mapping.source: mapping for mapping in (PRODUCTS, USERS)}
-PARTITIONS = {PRODUCTS.source: 2, USERS.source: 1}
+DOCS = TableMapping(
+    table="docs",
+    source="shop.public.docs",
+    collection="docs",
+    template=Template.parse("{title}[\n\n{body}]"),
+    metadata=(MetadataField("price", "price"), MetadataField("note", "remark")),
+    soft_delete=SoftDelete("gone"),
+    chunking=Chunking(tokens=12),
+)
+NOTES = replace(DOCS, table="notes", source="shop.public.notes", collection="notes")
+TABLES = {mapping.source: mapping for mapping in (PRODUCTS, USERS, DOCS, NOTES)}
+PARTITIONS = {PRODUCTS.source: 2, USERS.source: 1, DOCS.source: 2, NOTES.source: 1}
 
 
 @dataclass(frozen=True)
@@ -66,9 +80,9 @@ class Fault:
 
 @dataclass(frozen=True)
 class Scenario:
-    """``conditional``: the store refuses writes that are older than what it holds. ``dead_in_a_row``: the
-    dead-letter breaker's limit. ``commits_lost``: the share of commits
-    that fail. ``luck`` changes what the run draws, and nothing else."""
+    """``conditional``: the store refuses writes that are older than what it holds. ``atomic``: its calls take
+    effect as a whole. ``dead_in_a_row``: the dead-letter breaker's limit. ``commits_lost``: the share of
+    commits that fail. ``luck`` changes what the run draws, and nothing else."""
 
     seed: int
     events: tuple[Event, ...]
@@ -78,6 +92,7 @@ class Scenario:
     records_in_flight: int = 1000
     bytes_in_flight: int = 10**9
     conditional: bool = True
+    atomic: bool = True
     dead_in_a_row: int = NO_LIMIT
     commits_lost: float = 0.1
     luck: int = 0
@@ -92,7 +107,14 @@ class Scenario:
 
     def __str__(self) -> str:
         """Everything that happens, readable."""
-        settings = ("error_rate", "batch_items", "records_in_flight", "bytes_in_flight", "conditional")
+        settings = (
+            "error_rate",
+            "batch_items",
+            "records_in_flight",
+            "bytes_in_flight",
+            "conditional",
+            "atomic",
+        )
         events = [
             f"  {event.at_s:.3f} {event.topic}[{event.partition}] row {event.row} {event.kind} {event.change}"
             for event in self.events
@@ -207,9 +229,12 @@ class _Source:
         return Upserted(_key(row), {"id": row, **seen}, unavailable, committed_ms=0)
 
     def _new(self) -> dict[str, Any]:
-        return {"title": self._text(), "body": self._text(), "price": 1, "note": "n", "gone": False}
+        body = "\n\n".join(self._text() for _ in range(self.rng.choice((1, 1, 3))))
+        return {"title": self._text(), "body": body, "price": 1, "note": "n", "gone": False}
 
     def _edit(self, kind: str, columns: Mapping[str, Any]) -> dict[str, Any]:
+        if kind in _PARAGRAPHS:
+            return {"body": "\n\n".join(self._paragraphs(kind, (columns["body"] or "").split("\n\n")))}
         match kind:
             case "text" | "partial_title" | "partial_note":
                 return {"title": self._text()}
@@ -227,6 +252,19 @@ class _Source:
                 return {"title": self._text(), "price": 5}
         return _EDITS.get(kind, {})
 
+    def _paragraphs(self, kind: str, held: list[str]) -> list[str]:
+        at = self.rng.randrange(len(held))
+        match kind:
+            case "shrink":
+                return held[: at + 1]
+            case "turn":
+                return held[at:] + held[:at]
+            case "twice":
+                return [*held, held[at]]
+            case "poison_chunk":
+                return [*held, POISON_CHUNK]
+        return [*held[:at], *(self._text() for _ in range(self.rng.choice((1, 3)))), *held[at:]]
+
     def _text(self) -> str:
         self.texts += 1
         return f"text {self.texts if self.rng.random() < 0.75 else 0}"
@@ -238,6 +276,8 @@ def _key(row: int) -> Mapping[str, Any]:
 
 _REBORN = ("delete", "partial_title")
 _BACK = "and back"
+#: Kinds of events that move the paragraphs of a text.
+_PARAGRAPHS = ("grow", "shrink", "turn", "twice", "poison_chunk")
 _HOLES = (0, 0, 0, 0, 1, 2)
 #: Columns that the event does not tell, by kind of event.
 _UNAVAILABLE = {
@@ -262,6 +302,7 @@ _ABSENT = {
     "heartbeat": 1,
     "poison_text": 1,
     GARBAGE: 2,
+    "poison_chunk": 1,
 }
 _LIVE = {
     "noop": 3,
@@ -288,6 +329,11 @@ _LIVE = {
     "heartbeat": 1,
     "truncate": 12,
     GARBAGE: 2,
+    "grow": 2,
+    "shrink": 2,
+    "turn": 2,
+    "twice": 1,
+    "poison_chunk": 0.7,
 }
 _BUSY = {"flip": 4, "text": 3, "metadata": 1, "delete": 1}
 FAULTS = {
@@ -331,6 +377,7 @@ def draw(seed: int) -> Scenario:
         records_in_flight=rng.choice((1, 5, 1000)),
         bytes_in_flight=rng.choice((1000, 10**9, 10**9)),
         conditional=rng.random() < 0.5,
+        atomic=rng.random() < 0.4,
         dead_in_a_row=rng.choice((1, 1, NO_LIMIT, NO_LIMIT, NO_LIMIT)),
         commits_lost=rng.choice((0.0, 0.1, 0.9)),
     )
@@ -338,7 +385,9 @@ def draw(seed: int) -> Scenario:
 
 def _delicate(seed: int, rng: random.Random) -> Scenario:
     """Two busy rows, nothing that fails but the process, at the worst moments, with little committed."""
-    source = _Source(rng, PRODUCTS, 2, _BUSY, {"insert": 1})
+    mapping = rng.choice((PRODUCTS, DOCS))
+    busy = _BUSY | {"grow": 1, "shrink": 1} if mapping is DOCS else _BUSY
+    source = _Source(rng, mapping, 2, busy, {"insert": 1})
     pace_s = rng.choice((0.0, 0.1, 0.2))
     events = [event for at in range(12) for event in source.events(at * pace_s)]
     counts = _delicate_moments(events)
@@ -351,6 +400,7 @@ def _delicate(seed: int, rng: random.Random) -> Scenario:
         tuple(faults),
         batch_items=rng.choice((1, 64)),
         conditional=rng.random() < 0.5,
+        atomic=rng.random() < 0.5,
         commits_lost=0.9,
     )
 
@@ -376,7 +426,8 @@ def _swarm(rng: random.Random, weights: Mapping[str, float]) -> dict[str, float]
 def _draw_events(rng: random.Random) -> list[Event]:
     size = rng.choice((2, 3, 5, 12))
     live, absent = _swarm(rng, _LIVE), _swarm(rng, _ABSENT)
-    tables = [_Source(rng, mapping, size, live, absent) for mapping in (PRODUCTS, USERS)]
+    drawn = (rng.choice((PRODUCTS, DOCS)), rng.choice((USERS, USERS, NOTES)))
+    tables = [_Source(rng, mapping, size, live, absent) for mapping in drawn]
     only_one = rng.random() < 0.6
     count = rng.choice((5, 15, 40))
     pace_s = rng.choice((0.0, 0.01, 0.1))

@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 from tests.simulation.broker import SimBroker, SimDeadLetters, SimSource
 from tests.simulation.clock import START_S, SimClock
-from tests.simulation.scenario import ABRUPT, POISON_PRICE, POISON_TEXT, TABLES, USERS, Fault, Scenario
+from tests.simulation.scenario import (
+    ABRUPT,
+    POISON_CHUNK,
+    POISON_PRICE,
+    POISON_TEXT,
+    TABLES,
+    USERS,
+    Fault,
+    Scenario,
+)
 
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import Row, Stamp, text_hash
@@ -23,15 +32,18 @@ from vectide.ports import (
     Deadline,
     EmbedderLimits,
     Embeddings,
+    Mark,
     Outcome,
     Patch,
+    PatchChunks,
     Put,
     Remove,
     Stored,
+    Trim,
     Vector,
     Write,
 )
-from vectide.testing.store import CAPABILITIES, MemoryStore
+from vectide.testing.store import CAPABILITIES, MemoryStore, row_of
 
 DIMENSIONS = 4
 #: Points on a page of a scan, so that a purge takes several.
@@ -95,7 +107,8 @@ class SimStore:
     def __init__(self, rng: random.Random, scenario: Scenario) -> None:
         self._rng = rng
         self._error_rate = scenario.error_rate
-        self.inner = MemoryStore(replace(CAPABILITIES, conditional_writes=scenario.conditional))
+        able = replace(CAPABILITIES, conditional_writes=scenario.conditional, atomic_calls=scenario.atomic)
+        self.inner = MemoryStore(able)
         self.down = False
         #: Only the second table's collection cannot be reached.
         self.people_down = False
@@ -103,7 +116,11 @@ class SimStore:
         #: While it is on, the point that a patch is for may have been removed by another hand.
         self.vanishing = False
         self.vanished: set[Row] = set()
+        #: While it is on, calls that are not atomic are cut off in the middle: the process dies.
+        self.tearing = False
         self.watch: Callable[[Write], None] = lambda write: None
+        #: Told of every row that has changed, as soon as others could see it.
+        self.changed: Callable[[str, Row], None] = lambda collection, row: None
         for mapping in TABLES.values():
             self.inner.prepare(CollectionSpec(mapping.collection, DIMENSIONS, SPACE), SOON)
 
@@ -121,9 +138,29 @@ class SimStore:
         for write in writes:
             self.watch(write)
             self._maybe_vanish(collection, write)
-        outcomes = self.inner.write(collection, writes, deadline)
+        if self.inner.capabilities.atomic_calls:
+            outcomes = self.inner.write(collection, writes, deadline)
+        else:
+            outcomes = self._write_one_by_one(collection, writes, deadline)
+        for row in set(map(row_of, writes)):
+            self.changed(collection, row)
         self._maybe_fail(collection, after=True)
         return outcomes
+
+    def _write_one_by_one(
+        self, collection: str, writes: Sequence[Write], deadline: Deadline
+    ) -> Sequence[Outcome]:
+        """In any order, and perhaps not all of them."""
+        order = list(range(len(writes)))
+        self._rng.shuffle(order)
+        outcomes: dict[int, Outcome] = {}
+        for at in order:
+            if outcomes and (self.tearing or self._rng.random() < self._error_rate / len(writes)):
+                raise AdapterError(Failure(Kind.TRANSIENT, "torn"))
+            for part in _parts(writes[at]):
+                outcomes[at] = self.inner.write(collection, [part], deadline)[0]
+                self.changed(collection, row_of(part))
+        return [outcomes[at] for at in range(len(writes))]
 
     def stamps(
         self, collection: str, rows: Sequence[Row], deadline: Deadline, *, values: bool = False
@@ -154,16 +191,29 @@ class SimStore:
             raise AdapterError(Failure(Kind.TRANSIENT, "answer_lost" if after else "timeout"))
 
     def _maybe_vanish(self, collection: str, write: Write) -> None:
-        if self.vanishing and isinstance(write, Patch) and self._rng.random() < 0.5:
-            self.inner.write(collection, [Remove(write.row, (write.row.head_id,))], SOON)
+        if self.vanishing and isinstance(write, Patch | Mark) and self._rng.random() < 0.5:
+            ids = tuple(point.id for point in self.inner.of_row(collection, write.row))
+            self.inner.write(collection, [Remove(write.row, ids)], SOON)
             self.vanished.add(write.row)
+
+
+def _parts(write: Write) -> Sequence[Write]:
+    """What a store that knows single points makes of it."""
+    match write:
+        case Remove(row, ids):
+            return [Remove(row, (id_,)) for id_ in ids]
+        case PatchChunks(row, metadata, chunks, keep):
+            return [PatchChunks(row, metadata, (chunk,), keep) for chunk in chunks]
+        case Trim(row, ids, stay):
+            return [Trim(row, (id_,), stay) for id_ in ids]
+    return [write]
 
 
 def _is_poison(write: Write) -> bool:
     match write:
         case Put(point):
-            return POISON_PRICE in point.metadata.values()
-        case Patch(_, metadata):
+            return POISON_PRICE in point.metadata.values() or POISON_CHUNK in str(point.text)
+        case Patch(_, metadata) | PatchChunks(_, metadata):
             return POISON_PRICE in metadata.values()
     return False
 

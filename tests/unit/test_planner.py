@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vectide.core.mapping import MetadataField, SoftDelete, TableMapping
-from vectide.core.model import Deleted, Position, Row, Stamp, Upserted, text_hash
+from vectide.core.model import Deleted, Position, Row, Stamp, Upserted, listed_hash, text_hash
 from vectide.core.planner import (
     Drift,
     EmbedText,
@@ -91,7 +91,7 @@ def test_a_new_row_is_embedded_with_everything_that_its_point_needs() -> None:
     assert point.metadata == {"price": 5, "remark": "n"}
     assert point.values == {"title": "one", "body": "two"}
     assert point.stamp is not None
-    assert point.stamp.chunks == (text_hash("one\ntwo"),)
+    assert point.stamp.chunks == (listed_hash(point.text_hash),)
     assert (point.stamp.space, point.stamp.position, point.stamp.stale) == ("test/4", at(9), False)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vectide.core.chunks import Chunking
 from vectide.core.mapping import MetadataField, TableMapping
 from vectide.core.model import Change, DecodeError, Deleted, Ignored, Record, Row, Stamp, Truncated, Upserted
 from vectide.core.template import Template
@@ -32,13 +33,14 @@ def upsert(*, unavailable: str = "", **columns: Any) -> Upserted:
 class Bench:
     """Previews changes as if each were the next record of the topic ``docs``."""
 
+    mapping: TableMapping = MAPPING
     stored: Callable[[str, Row], Stamp | None] = lambda _collection, _row: None
     changes: list[Change | DecodeError] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         rules = Rules(
             decode=self._decode,
-            mapping_of={"docs": MAPPING}.get,
+            mapping_of={"docs": self.mapping}.get,
             capabilities=replace(CAPABILITIES, nul_in_text=False),
             limits=EmbedderLimits(max_items=10, max_text_tokens=50),
             count_tokens=len,
@@ -113,7 +115,44 @@ def test_the_store_is_asked_once_for_each_row_and_its_stamp_decides() -> None:
         asked.append((collection, row.key))
         return left
 
-    second = Bench(stored)
+    second = Bench(stored=stored)
     assert second.decide(upsert()) == (Decision.SKIP, "already_applied")
     assert second.decide(upsert(size=5)) == (Decision.PATCH, "")
     assert asked == [("texts", '{"id":1}')]
+
+
+# --- tables that are cut into chunks --------------------------------------------------------------------
+
+CUT = replace(MAPPING, template=Template.of_columns(["body"]), chunking=Chunking(tokens=4))
+
+
+def test_a_text_is_shown_chunk_by_chunk() -> None:
+    found = Bench(CUT).preview(upsert(body="aaaa bbbb cccc"))
+    assert [(text.chunk, text.text, text.tokens) for text in found.texts] == [
+        (0, "aaaa", 4),
+        (1, "bbbb", 4),
+        (2, "cccc", 4),
+    ]
+    assert (found.decision, found.chunks, found.gone, found.tokens) == (Decision.EMBED, 3, (), 12)
+    assert found.points == tuple(text.point for text in found.texts)
+    assert found.row is not None
+    assert found.points[0] == found.row.head_id
+
+
+def test_an_edit_shows_what_is_embedded_what_moves_and_what_goes() -> None:
+    """Case 78."""
+    bench = Bench(CUT)
+    first = bench.preview(upsert(body="aaaa bbbb cccc")).points
+    edited = bench.preview(upsert(body="aaaa xxxx bbbb"))
+    assert [(text.chunk, text.text) for text in edited.texts] == [(1, "xxxx")]
+    assert edited.points == (first[0], edited.texts[0].point, first[1])
+    assert (edited.chunks, edited.gone) == (3, (first[2],))
+    shrunk = bench.preview(upsert(body="aaaa xxxx"))
+    assert (shrunk.decision, shrunk.points, shrunk.gone) == (Decision.PATCH, first[:1], first[1:2])
+    assert bench.preview(upsert(body="aaaa xxxx", unavailable="body")).reason == "unchanged"
+    assert bench.preview(Deleted({"id": 1})).points == (first[0], edited.texts[0].point)
+
+
+def test_a_row_of_too_many_chunks_is_a_dead_letter() -> None:
+    bench = Bench(CUT)
+    assert bench.decide(upsert(body="word " * 1001)) == (Decision.DEAD_LETTER, "too_many_chunks")

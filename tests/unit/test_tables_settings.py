@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from vectide.core.chunks import Chunking
 from vectide.core.mapping import MetadataField
 from vectide.core.softdelete import SoftDelete
 from vectide.settings_tables import Tables, parse_tables
@@ -19,6 +20,7 @@ products:
     template: "{name}\n\n{description}[\n\nFeatures: {features}]"
   metadata: [category, price, {rating: stars}, {$ts: changed_at}]
   soft_delete: {column: status, values: [archived, 0, true]}
+  chunk: {tokens: 500, overlap: 50}
   types: {price: "decimal(10,2)", created: timestamp without time zone, tags: "date[]"}
   store_text: false
   on_incomplete: [dead-letter]
@@ -61,6 +63,7 @@ def test_a_full_table_compiles_to_its_mapping() -> None:
         MetadataField("$ts", "changed_at"),
     )
     assert products.soft_delete == SoftDelete("status", ("archived", 0, True))
+    assert products.chunking == Chunking(500, 50)
     assert products.types == (
         ("price", "decimal(10,2)"),
         ("created", "timestamp without time zone"),
@@ -74,6 +77,7 @@ def test_a_full_table_compiles_to_its_mapping() -> None:
     assert products.keep_values is False
     assert orders.collection == "orders"
     assert orders.soft_delete == SoftDelete("deleted_at", None)
+    assert orders.chunking is None
     assert orders.store_text is True
     assert orders.on_incomplete == ("stored", "dead-letter")
     assert orders.keep_values is True
@@ -185,6 +189,20 @@ def test_a_broken_template_is_told_beside_the_other_problems_of_its_table() -> N
         (
             {"soft_delete": {"column": "x", "values": [None]}},
             "tables.products.soft_delete.values: must hold only texts, numbers and booleans",
+        ),
+        ({"chunk": {"overlap": 5}}, "tables.products.chunk.tokens: Field required"),
+        (
+            {"chunk": {"token": 5, "tokens": 500}},
+            "tables.products.chunk.token: unknown key; did you mean tokens?",
+        ),
+        ({"chunk": {"tokens": 15}}, "tables.products.chunk.tokens: must be greater than or equal to 16"),
+        (
+            {"chunk": {"tokens": 500, "overlap": -1}},
+            "tables.products.chunk.overlap: must be greater than or equal to 0",
+        ),
+        (
+            {"chunk": {"tokens": 501, "overlap": 251}},
+            "tables.products: chunk.overlap is 251: it can be 0 to 250, half of chunk.tokens",
         ),
     ],
 )

@@ -26,20 +26,24 @@ class BatchLimits:
 
 
 class Batcher(Generic[T]):
-    """A queue that gives out batches. An item heavier than the limit travels alone."""
+    """A queue that gives out batches. An item that alone exceeds a limit travels alone."""
 
     def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
-        self._queue: deque[tuple[T, int, float]] = deque()
+        self._queue: deque[tuple[T, int, float, int]] = deque()
         self._weight = 0
+        #: What the waiting items count for, against ``limits.items``.
+        self.size = 0
         self._partial_left_s = float("-inf")
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def add(self, item: T, weight: int, now_s: float) -> None:
-        self._queue.append((item, weight, now_s))
+    def add(self, item: T, weight: int, now_s: float, size: int = 1) -> None:
+        """Queue an item that counts for ``size`` items."""
+        self._queue.append((item, weight, now_s, size))
         self._weight += weight
+        self.size += size
 
     def take(self, now_s: float, *, flush: bool = False) -> list[T]:
         """The batch that departs now, empty when none does. ``flush``: whatever is there departs."""
@@ -53,10 +57,11 @@ class Batcher(Generic[T]):
 
     def sweep(self, keep: Callable[[T], bool]) -> list[T]:
         """Take out the items that are not to be kept, in order."""
-        dropped = [item for item, _, _ in self._queue if not keep(item)]
+        dropped = [item for item, *_ in self._queue if not keep(item)]
         if dropped:
             self._queue = deque(member for member in self._queue if keep(member[0]))
-            self._weight = sum(weight for _, weight, _ in self._queue)
+            self._weight = sum(weight for _, weight, _, _ in self._queue)
+            self.size = sum(size for *_, size in self._queue)
         return dropped
 
     def due_s(self) -> float | None:
@@ -70,7 +75,7 @@ class Batcher(Generic[T]):
 
     def _is_full(self) -> bool:
         heavy = self.limits.weight is not None and self._weight >= self.limits.weight
-        return heavy or len(self._queue) >= self.limits.items
+        return heavy or self.size >= self.limits.items
 
     def _may_leave_partial(self, now_s: float) -> bool:
         # The same sums as in due_s: rounded otherwise, a batch would not leave when it is due.
@@ -79,14 +84,18 @@ class Batcher(Generic[T]):
 
     def _fill(self) -> list[T]:
         batch: list[T] = []
-        total = 0
+        total = count = 0
         limit = self.limits.weight
-        while self._queue and len(batch) < self.limits.items:
-            weight = self._queue[0][1]
+        while self._queue and count < self.limits.items:
+            item, weight, _, size = self._queue[0]
             if batch and limit is not None and total + weight > limit:
                 break
-            item, weight, _ = self._queue.popleft()
+            if batch and count + size > self.limits.items:
+                break
+            self._queue.popleft()
             batch.append(item)
             total += weight
+            count += size
         self._weight -= total
+        self.size -= count
         return batch

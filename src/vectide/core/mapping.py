@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Final
 from uuid import UUID
 
+from vectide.core.chunks import Chunking
 from vectide.core.model import (
     RESERVED_NAMES,
     STAMP_KEY,
@@ -71,10 +72,11 @@ class TableMapping:
     """The mapping of one vector table.
 
     ``table`` is its id. ``source`` is a topic, or a regular expression when it starts with ``^``. ``key``
-    names the key columns where the Kafka key does not carry the primary key. ``on_incomplete``: where an
-    unavailable column's text comes from, in order. ``types`` names the type of columns (also of key columns)
-    for events that do not tell it. ``on_truncate``: ``purge`` removes all points, ``skip`` none.
-    Building one raises :class:`MappingError` with every problem found.
+    names the key columns where the Kafka key does not carry the primary key. ``chunking`` None: a row's text
+    is one chunk, however long. ``on_incomplete``: where an unavailable column's text comes from, in order.
+    ``types`` names the type of columns (also of key columns) for events that do not tell it.
+    ``on_truncate``: ``purge`` removes all points, ``skip`` none. Building one raises :class:`MappingError`
+    with every problem found.
     """
 
     table: str
@@ -84,6 +86,7 @@ class TableMapping:
     metadata: tuple[MetadataField, ...] = ()
     key: tuple[str, ...] = ()
     soft_delete: SoftDelete | None = None
+    chunking: Chunking | None = None
     store_text: bool = True
     keep_values: bool = True
     on_incomplete: tuple[str, ...] = ON_INCOMPLETE
@@ -122,8 +125,9 @@ class TableMapping:
 
     @cached_property
     def keeps_values(self) -> bool:
-        """Whether chunk 0 keeps the embed columns' texts: only useful when there are several of them."""
-        return self.keep_values and len(self.embed_columns) > 1
+        """Whether chunk 0 keeps the embed columns' texts: only useful when there are several of them, or
+        when the text is cut into chunks, none of which is the whole."""
+        return self.keep_values and (len(self.embed_columns) > 1 or self.chunking is not None)
 
     @cached_property
     def column_types(self) -> Mapping[str, ColumnType]:
@@ -132,8 +136,10 @@ class TableMapping:
 
     @cached_property
     def layout(self) -> str:
-        """Identity of how texts are made; a row with another layout gets the new one at its next change."""
-        return short_hash(f"{RENDERER_VERSION}:{self.template.source}")
+        """Identity of how texts are made and cut; a row with another layout gets the new one at its next
+        change."""
+        chunked = "" if self.chunking is None else f"\0{self.chunking.identity}"
+        return short_hash(f"{RENDERER_VERSION}:{self.template.source}{chunked}")
 
     @property
     def of_one_topic(self) -> bool:
@@ -361,6 +367,7 @@ def _column_problems(mapping: TableMapping) -> Iterator[str]:
         yield "the template is empty: name at least one column to embed"
     elif not mapping.template.columns:
         yield "the template names no column: every row would have the same text"
+    yield from _chunking_problems(mapping.chunking)
     for name in _repeated(mapping.key):
         yield f"key names the column {name!r} more than once"
     if any(not name.strip() for name in mapping.key):
@@ -370,6 +377,16 @@ def _column_problems(mapping: TableMapping) -> Iterator[str]:
             yield "soft_delete names no column"
         if mapping.soft_delete.values == ():
             yield "soft_delete has an empty list of values: nothing would ever count as deleted"
+
+
+def _chunking_problems(chunking: Chunking | None) -> Iterator[str]:
+    if chunking is None:
+        return
+    if chunking.tokens < 1:
+        yield f"chunk.tokens is {chunking.tokens}: a chunk needs at least 1"
+    elif not 0 <= chunking.overlap <= chunking.tokens // 2:
+        half = chunking.tokens // 2
+        yield f"chunk.overlap is {chunking.overlap}: it can be 0 to {half}, half of chunk.tokens"
 
 
 def _metadata_problems(fields: Sequence[MetadataField]) -> Iterator[str]:

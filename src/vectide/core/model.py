@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any, Final
@@ -96,6 +97,20 @@ class Row:
         """Id of chunk 0: the UUIDv5 of the canonical row. Stable for ever."""
         return str(uuid.uuid5(POINT_NAMESPACE, self.canonical))
 
+    def chunk_ids(self, chunks: Sequence[str]) -> tuple[str, ...]:
+        """Ids of the row's points, in the order of ``chunks`` (as a stamp lists them); stable for ever.
+
+        That of a later chunk derives from its text, and from how often that text came before among the later
+        chunks: wherever its text moves within the row, a chunk stays the same point.
+        """
+        before: Counter[str] = Counter()
+        ids = [self.head_id] if chunks else []
+        for listed in chunks[1:]:
+            name = f"{self.canonical}#{listed}#{before[listed]}"
+            ids.append(str(uuid.uuid5(POINT_NAMESPACE, name)))
+            before[listed] += 1
+        return tuple(ids)
+
 
 class Order(Enum):
     """How two positions of one row relate."""
@@ -125,6 +140,14 @@ class Position:
         if self.offset == other.offset:
             return Order.SAME
         return Order.OLDER if self.offset < other.offset else Order.NEWER
+
+    def before(self) -> Position:
+        """The position right before this one."""
+        return replace(self, offset=self.offset - 1)
+
+    def before_all(self) -> Position:
+        """The position before every record of this one's partition: nothing of it has been applied."""
+        return replace(self, offset=-1)
 
 
 # --- changes --------------------------------------------------------------------------------------------
@@ -192,6 +215,12 @@ def text_hash(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
+def listed_hash(digest: str) -> str:
+    """How a stamp lists the chunk with this :func:`text_hash`: by its first 16 digits. The chunks of one row
+    are few enough for that, and a stamp has to list all of them."""
+    return digest[:16]
+
+
 def short_hash(text: str | None) -> str:
     """Identity of a column's rendered value: 16 hex digits; None (SQL null) has its own."""
     if text is None:
@@ -201,11 +230,12 @@ def short_hash(text: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What chunk 0 of a row says about the row (reserved payload of every point).
+    """What chunk 0 of a row says about the row.
 
-    ``chunks``: text hashes of the row's chunks, in order. ``columns``: short hash per mapped column.
-    ``values``: rendered embed columns, when kept and asked for. ``open``: chunks may be torn.
-    ``stale``: a newer change of the row was dead-lettered.
+    ``chunks``: the row's chunks in order, each as :func:`listed_hash` has it. ``columns``: short hash per
+    mapped column. ``values``: rendered embed columns, when kept and asked for. ``stale``: a newer change of
+    the row was dead-lettered. ``open``: a change of several points is under way or was torn; ``chunks`` then
+    lists, after chunk 0 as it is, every later chunk that may exist, and the rest tells of the row before.
     """
 
     space: str
@@ -217,6 +247,17 @@ class Stamp:
     open: bool = False
     stale: bool = False
     values: Mapping[str, str | None] | None = None
+
+    @property
+    def unborn(self) -> bool:
+        """Whether the very first write of the row has not been finished: it is as good as absent."""
+        return self.open and self.position.offset < 0
+
+    def made_stale(self, done: Position) -> Stamp:
+        """The stamp with the mark *stale*. Every change of the row up to ``done`` has been dealt with, also
+        those that changed nothing and left no position: a replay could not complete them from a stale row."""
+        behind = done.offset < 0 or done.relation_to(self.position) in (Order.OLDER, Order.SAME)
+        return replace(self, stale=True, position=self.position if behind else done)
 
     def to_payload(self, row: Row) -> dict[str, Value]:
         """The stamp as JSON, without ``values`` (the point carries those separately)."""
@@ -263,7 +304,7 @@ class Stamp:
 class Point:
     """One point as the store shall hold it, except its vector.
 
-    ``text`` is None when the table does not keep texts. ``stamp`` sits on chunk 0 only (``chunk == 0``).
+    ``text`` (that of the chunk) is None when the table does not keep texts. ``stamp`` sits on chunk 0 only.
     ``values`` are the rendered embed columns kept for rebuilding a text (chunk 0 only, None when not kept).
     """
 

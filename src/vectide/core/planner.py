@@ -6,9 +6,12 @@ and says nothing about what was written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
+from vectide.core.chunkdiff import Tail, difference
+from vectide.core.chunks import MAX_CHUNKS, Chunk, CountTokens, chunks_of
 from vectide.core.mapping import TableMapping, metadata_hash
 from vectide.core.model import (
     Deleted,
@@ -19,6 +22,7 @@ from vectide.core.model import (
     Stamp,
     Upserted,
     Value,
+    listed_hash,
     text_hash,
 )
 
@@ -32,24 +36,39 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class PatchMetadata:
-    """The text is unchanged: new metadata and stamp, no embedding, no vector on the wire.
+    """No text is new: new metadata and stamp, no embedding, no vector on the wire.
 
-    ``keep`` names the metadata whose (unavailable) value stays as stored.
+    ``keep`` names the metadata whose (unavailable) value stays as stored. ``tail`` None: the row has only
+    chunk 0.
     """
 
     metadata: Mapping[str, Value]
     keep: frozenset[str]
     stamp: Stamp
     values: Mapping[str, str | None] | None = None
+    tail: Tail | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedText:
-    """The text is new: embed the text of each point, then write the points."""
+    """Texts are new: embed the text of each point, then write the points and what else changes of the row.
+
+    ``tokens``: of each text. ``head``: what becomes of chunk 0 when it is not among the points.
+    """
 
     points: tuple[Point, ...]
     texts: tuple[str, ...]
     keep: frozenset[str]
+    tokens: tuple[int, ...]
+    head: PatchMetadata | None = None
+    tail: Tail | None = None
+
+    @property
+    def stamp(self) -> Stamp:
+        """The row's new stamp."""
+        stamp = self.points[0].stamp if self.head is None else self.head.stamp
+        assert stamp is not None
+        return stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +102,15 @@ class Drift:
     columns: tuple[str, ...]
 
 
-Plan = Skip | PatchMetadata | EmbedText | RemoveRow | MarkStale | Incomplete | Drift
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """The row can never be stored as it is. ``cause`` and ``detail`` are what its dead letter says."""
+
+    cause: str
+    detail: str
+
+
+Plan = Skip | PatchMetadata | EmbedText | RemoveRow | MarkStale | Incomplete | Drift | Unfit
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +120,8 @@ class Known:
     ``fresh``: nothing stored may complete the change, because it follows a delete of the row or a
     dead-lettered change that the store has not seen. ``stale``: a newer change of the row was dead-lettered:
     what is written now says so. ``must_write``: the position has to be written even if nothing else
-    changed, because the change absorbed others that a replay would otherwise apply.
+    changed, because the change absorbed others that a replay would otherwise apply. ``count_tokens``: as the
+    embedder counts.
     """
 
     row: Row
@@ -103,6 +131,25 @@ class Known:
     fresh: bool = False
     stale: bool = False
     must_write: bool = False
+    count_tokens: CountTokens = len
+
+    @property
+    def base(self) -> Stamp | None:
+        """The stamp of the version of the row that the change was made on, None when that is not stored."""
+        stamp = self.stamp
+        if self.fresh or stamp is None or stamp.stale or stamp.unborn:
+            return None
+        return stamp
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What the change makes of the row. ``rendered``: the embed columns' texts, as far as they are known."""
+
+    hashes: Mapping[str, str]
+    metadata: Mapping[str, Value]
+    keep: frozenset[str]
+    rendered: Mapping[str, str | None]
 
 
 def plan(change: Upserted | Deleted, known: Known, mapping: TableMapping) -> Plan:
@@ -110,15 +157,16 @@ def plan(change: Upserted | Deleted, known: Known, mapping: TableMapping) -> Pla
     decided = _plan(change, known, mapping)
     stamp = known.stamp
     if isinstance(decided, Skip) and known.stale and stamp is not None and not stamp.stale:
-        newer = known.position.relation_to(stamp.position) is Order.NEWER
-        position = known.position if newer else stamp.position
-        return MarkStale(replace(stamp, stale=True, position=position), decided.reason)
+        return MarkStale(stamp.made_stale(known.position), decided.reason)
     return decided
 
 
 def _plan(change: Upserted | Deleted, known: Known, mapping: TableMapping) -> Plan:
     stamp = known.stamp
-    if stamp is not None and not stamp.open and _already_applied(known.position, stamp):
+    # An open row is not skipped: whatever comes makes it whole. But where the change that tore it is a dead
+    # letter, what came before that is done, and could not be completed a second time.
+    fenced = stamp is not None and (not stamp.open or stamp.stale)
+    if fenced and stamp is not None and _already_applied(known.position, stamp):
         return Skip("already_applied")
     if isinstance(change, Deleted):
         return _remove(known, "deleted", absent="absent")
@@ -128,7 +176,7 @@ def _plan(change: Upserted | Deleted, known: Known, mapping: TableMapping) -> Pl
     soft_deleted = mapping.is_soft_deleted(change)
     if soft_deleted:
         return _remove(known, "soft_deleted", absent="soft_deleted")
-    if soft_deleted is None and _base(known) is None:
+    if soft_deleted is None and known.base is None:
         assert mapping.soft_delete is not None
         return Incomplete((mapping.soft_delete.column,))
     return _plan_upsert(change, known, mapping)
@@ -141,40 +189,34 @@ def _already_applied(position: Position, stamp: Stamp) -> bool:
 def _remove(known: Known, reason: str, *, absent: str) -> Plan:
     if known.stamp is None:
         return Skip(absent)
-    return RemoveRow((known.row.head_id,), reason)
+    return RemoveRow(known.row.chunk_ids(known.stamp.chunks), reason)
 
 
 def _plan_upsert(change: Upserted, known: Known, mapping: TableMapping) -> Plan:
-    base = _base(known)
-    rendered = dict(mapping.rendered(change))
+    base = known.base
+    rendered = mapping.rendered(change)
     hashes = dict(mapping.column_hashes(change, rendered))
-    metadata, keep = mapping.metadata_of(change)
     unknown = _complete_hashes(mapping, hashes, base)
     if unknown:
         return Incomplete(unknown)
-    absent_text = tuple(name for name in mapping.embed_columns if name not in rendered)
-    if absent_text:
-        same = base if base is not None and _text_is_unchanged(known, mapping, hashes, base) else None
-        stored = _stored_texts(mapping, base, absent_text)
-        if same is not None and (stored is None or same.layout == mapping.layout):
-            # An older layout stays until the row's text is at hand again.
-            return _same_text(known, mapping, same.chunks, same.layout, hashes, metadata, keep, None)
-        if stored is None:
-            return Incomplete(absent_text)
-        rendered |= stored
-    text = mapping.render(rendered, change)
+    content = _Content(hashes, *mapping.metadata_of(change), rendered)
+    absent = tuple(name for name in mapping.embed_columns if name not in rendered)
+    same = base if base is not None and _text_is_unchanged(known, mapping, content, base) else None
+    stored = _stored_texts(mapping, base, absent)
+    # Cutting a text into chunks is a hundred times the work of comparing its columns.
+    costly = mapping.chunking is not None and not mapping.template.fields
+    if same is not None and (absent or costly) and same.layout == mapping.layout:
+        return _same_text(known, mapping, content, same.chunks, same.layout)
+    if stored is None:
+        # An older layout stays until the row's text is at hand again.
+        if same is None:
+            return Incomplete(absent)
+        return _same_text(known, mapping, content, same.chunks, same.layout)
+    content = replace(content, rendered={**rendered, **stored})
+    text = mapping.render(content.rendered, change)
     if not text.strip():
         return _remove(known, "empty_text", absent="empty_text")
-    stamp = known.stamp
-    digest = text_hash(text)
-    if stamp is not None and stamp.chunks == (digest,) and stamp.space == known.space and not stamp.open:
-        return _same_text(known, mapping, (digest,), mapping.layout, hashes, metadata, keep, rendered)
-    return _embed(known, mapping, text, digest, hashes, metadata, keep, rendered)
-
-
-def _base(known: Known) -> Stamp | None:
-    """What may complete the change: the row as it was right before it."""
-    return None if known.fresh or known.stamp is None or known.stamp.stale else known.stamp
+    return _plan_text(text, known, mapping, content)
 
 
 def _complete_hashes(mapping: TableMapping, hashes: dict[str, str], base: Stamp | None) -> tuple[str, ...]:
@@ -190,12 +232,13 @@ def _complete_hashes(mapping: TableMapping, hashes: dict[str, str], base: Stamp 
     return tuple(unknown)
 
 
-def _text_is_unchanged(known: Known, mapping: TableMapping, hashes: Mapping[str, str], base: Stamp) -> bool:
-    """Whether the stored vector is that of the embed columns' present values, whatever the layout."""
+def _text_is_unchanged(known: Known, mapping: TableMapping, content: _Content, base: Stamp) -> bool:
+    """Whether the stored row is whole, and its vectors are those of the embed columns' present values,
+    whatever the layout."""
     return (
         base.space == known.space
         and not base.open
-        and all(base.columns.get(name) == hashes[name] for name in mapping.embed_columns)
+        and all(base.columns.get(name) == content.hashes[name] for name in mapping.embed_columns)
     )
 
 
@@ -203,64 +246,105 @@ def _stored_texts(
     mapping: TableMapping, base: Stamp | None, names: tuple[str, ...]
 ) -> Mapping[str, str | None] | None:
     """The stored values of these embed columns, None where they are not all kept."""
+    if not names:
+        return {}
     values = None if base is None or "stored" not in mapping.on_incomplete else base.values
     if values is None or not set(names) <= set(values):
         return None
     return {name: values[name] for name in names}
 
 
+def _plan_text(text: str, known: Known, mapping: TableMapping, content: _Content) -> Plan:
+    chunks: Sequence[Chunk] = (Chunk(text),)
+    if mapping.chunking is not None:
+        chunks = tuple(islice(chunks_of(text, mapping.chunking, known.count_tokens), MAX_CHUNKS + 1))
+    if len(chunks) > MAX_CHUNKS:
+        return Unfit("too_many_chunks", f"more than {MAX_CHUNKS} chunks")
+    digests = tuple(text_hash(chunk.text) for chunk in chunks)
+    new = _stamp(known, mapping, content, tuple(map(listed_hash, digests)))
+    stamp = known.stamp
+    if stamp is not None and stamp.chunks == new.chunks and stamp.space == new.space and not stamp.open:
+        return _same_text(known, mapping, content, new.chunks, mapping.layout)
+    return _new_text(chunks, digests, new, known, mapping, content)
+
+
 def _same_text(
-    known: Known,
-    mapping: TableMapping,
-    chunks: tuple[str, ...],
-    layout: str,
-    hashes: Mapping[str, str],
-    metadata: Mapping[str, Value],
-    keep: frozenset[str],
-    rendered: Mapping[str, str | None] | None,
+    known: Known, mapping: TableMapping, content: _Content, chunks: tuple[str, ...], layout: str
 ) -> Plan:
-    """``rendered``: the embed columns, to be kept anew when they moved although the text is the same."""
     stamp = known.stamp
     assert stamp is not None
-    new = replace(_stamp(known, mapping, chunks, hashes), layout=layout)
+    new = replace(_stamp(known, mapping, content, chunks), layout=layout)
     same = replace(new, position=stamp.position, values=stamp.values) == stamp
     if same and not known.must_write:
         return Skip("unchanged")
-    moved = any(stamp.columns.get(name) != hashes[name] for name in mapping.embed_columns)
-    values = rendered if moved and mapping.keeps_values else None
-    return PatchMetadata(metadata, keep, new, values)
+    diff = difference(known.row, stamp, new) if _has_tail(mapping, stamp, new) else None
+    return _patch(stamp, new, mapping, content, None if diff is None else diff.tail)
 
 
-def _embed(
+def _new_text(
+    chunks: Sequence[Chunk],
+    digests: Sequence[str],
+    new: Stamp,
     known: Known,
     mapping: TableMapping,
-    text: str,
-    digest: str,
-    hashes: Mapping[str, str],
-    metadata: Mapping[str, Value],
-    keep: frozenset[str],
-    rendered: Mapping[str, str | None],
+    content: _Content,
 ) -> Plan:
-    point = Point(
-        id=known.row.head_id,
-        row=known.row,
-        chunk=0,
-        text=text if mapping.store_text else None,
-        text_hash=digest,
-        metadata=metadata,
-        stamp=_stamp(known, mapping, (digest,), hashes),
-        values=rendered if mapping.keeps_values else None,
+    """Only the chunks that the row does not hold are embedded."""
+    stamp = known.stamp
+    diff = difference(known.row, stamp, new)
+    tail = diff.tail if _has_tail(mapping, stamp, new) else None
+    if stamp is not None and not diff.missing:
+        return _patch(stamp, new, mapping, content, tail)
+    points = tuple(
+        Point(
+            id=diff.ids[at],
+            row=known.row,
+            chunk=at,
+            text=chunks[at].text if mapping.store_text else None,
+            text_hash=digests[at],
+            metadata=content.metadata,
+            stamp=None if at else new,
+            values=content.rendered if mapping.keeps_values and not at else None,
+        )
+        for at in diff.missing
     )
-    return EmbedText((point,), (text,), keep)
+    head = None if stamp is None or 0 in diff.missing else _patch(stamp, new, mapping, content, None)
+    embedded = [chunks[at] for at in diff.missing]
+    return EmbedText(
+        points,
+        tuple(chunk.text for chunk in embedded),
+        content.keep,
+        tuple(known.count_tokens(chunk.text) if chunk.tokens is None else chunk.tokens for chunk in embedded),
+        head,
+        tail,
+    )
 
 
-def _stamp(known: Known, mapping: TableMapping, chunks: tuple[str, ...], hashes: Mapping[str, str]) -> Stamp:
+def _patch(
+    stamp: Stamp, new: Stamp, mapping: TableMapping, content: _Content, tail: Tail | None
+) -> PatchMetadata:
+    """``values`` are kept anew when they moved although the text is the same, or were not kept so far."""
+    moved = stamp.layout != new.layout or any(
+        stamp.columns.get(name) != new.columns[name] for name in mapping.embed_columns
+    )
+    values = content.rendered if moved and mapping.keeps_values else None
+    return PatchMetadata(content.metadata, content.keep, new, values, tail)
+
+
+def _has_tail(mapping: TableMapping, stamp: Stamp | None, new: Stamp) -> bool:
+    """Whether the row may have, or have had, later chunks."""
+    return (
+        mapping.chunking is not None or len(new.chunks) > 1 or (stamp is not None and len(stamp.chunks) > 1)
+    )
+
+
+def _stamp(known: Known, mapping: TableMapping, content: _Content, chunks: tuple[str, ...]) -> Stamp:
     return Stamp(
         space=known.space,
         layout=mapping.layout,
         chunks=chunks,
-        columns=hashes,
-        metadata_hash=metadata_hash(mapping.metadata, hashes),
+        columns=content.hashes,
+        metadata_hash=metadata_hash(mapping.metadata, content.hashes),
         position=known.position,
         stale=known.stale,
     )

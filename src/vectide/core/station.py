@@ -97,8 +97,14 @@ class Station(Generic[T]):
     def idle(self) -> bool:
         return not self.in_flight and not self._retries and not len(self._batcher)
 
-    def add(self, item: T, weight: int, now_s: float) -> None:
-        self._batcher.add(item, weight, now_s)
+    @property
+    def is_behind(self) -> bool:
+        """Whether at least as much waits as one call takes."""
+        return self._batcher.size + sum(len(unit.items) for unit in self._retries) >= self.limits.items
+
+    def add(self, item: T, weight: int, now_s: float, size: int = 1) -> None:
+        """Queue an item, which counts for ``size`` items of a call."""
+        self._batcher.add(item, weight, now_s, size)
 
     def depart(self, now_s: float, *, flush: bool = False) -> Unit[T] | None:
         """The unit whose call starts now, None when none may. It counts as in flight from here on."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from vectide.core.mapping import TableMapping
-from vectide.core.model import Deleted, Record, Row, Upserted, text_hash
+from vectide.core.model import Deleted, Record, Row, Upserted, listed_hash, text_hash
 from vectide.ports import Clock, Codec, Deadline, Embedder, Matrix, Scannable, Stored
 from vectide.testing.fold import Expected, Fold
 
@@ -85,7 +85,7 @@ def _complaints(
         yield f"text is {_short(point.text)}, should be {_short(wanted.text)}"
     if point.metadata != wanted.metadata:
         yield f"metadata is {dict(point.metadata)}, should be {dict(wanted.metadata)}"
-    if point.stamp is None or point.stamp.chunks != (text_hash(wanted.text),):
+    if point.stamp is None or point.stamp.chunks != (listed_hash(text_hash(wanted.text)),):
         yield "its stamp tells of another text"
     if point.vector is None or not np.allclose(point.vector, vector, atol=1e-5):
         yield "its vector is not the embedding of its text"

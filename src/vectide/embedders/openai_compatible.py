@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -40,6 +40,9 @@ KNOWN_DIMENSIONS: Final = {
     "text-embedding-ada-002": 1536,
 }
 
+#: What OpenAI's models read of one text, in tokens.
+MODEL_TOKENS: Final = 8191
+
 #: UTF-8 bytes that :meth:`OpenAIEmbedder.count_tokens` takes for one token.
 BYTES_PER_TOKEN: Final = 3
 
@@ -59,7 +62,9 @@ class OpenAIEmbedder:
     """:class:`~vectide.ports.Embedder` over one model of one server. One client, shared by all threads.
 
     ``dimensions`` is sent along only when given; otherwise :meth:`prepare` learns it. ``max_tokens`` is
-    what the provider accepts in one request. ``concurrency`` sizes the pool of kept connections.
+    what the provider accepts in one request; ``text_tokens`` what the model reads of one text, where it is
+    not one of OpenAI's own. ``tokenizer`` is the path of the model's ``tokenizer.json``; without it tokens
+    are estimated. ``concurrency`` sizes the pool of kept connections.
 
     The space names model and dimensions, not the server: the same model behind another address (a proxy, a
     second deployment) gives the same vectors, and moving must not mean embedding everything again. Whoever
@@ -77,15 +82,17 @@ class OpenAIEmbedder:
         dimensions: int | None = None,
         max_items: int = 2048,
         max_tokens: int = 300_000,
-        max_text_tokens: int | None = None,
+        text_tokens: int | None = None,
+        tokenizer: str | None = None,
         concurrency: int = 8,
     ) -> None:
         self._model = model
         self._configured = dimensions
         self._dimensions = dimensions or KNOWN_DIMENSIONS.get(model)
-        # The token count is an estimate of at least bytes / 3, and a token is never less than a byte:
-        # a third of the provider's limit, in estimated tokens, can therefore never exceed it.
-        self._limits = EmbedderLimits(max_items, max(1, max_tokens // BYTES_PER_TOKEN), max_text_tokens)
+        if text_tokens is None and model in KNOWN_DIMENSIONS:
+            text_tokens = MODEL_TOKENS
+        self._count = _estimate if tokenizer is None else _counter(tokenizer)
+        self._limits = _limits(max_items, max_tokens, text_tokens, exact=tokenizer is not None)
         for name in _LOGGERS:
             logger = logging.getLogger(name)
             logger.setLevel(max(logger.level, logging.WARNING))
@@ -129,18 +136,18 @@ class OpenAIEmbedder:
 
     @property
     def limits(self) -> EmbedderLimits:
-        """``max_tokens`` in tokens as :meth:`count_tokens` estimates them: keeping it keeps the provider's
-        limit with certainty. ``max_text_tokens`` is None by default: the provider's tokenizer is not at
-        hand, and an estimate must not refuse a text that the provider would have taken."""
+        """In tokens as :meth:`count_tokens` counts them. Where these are estimated, keeping ``max_tokens``
+        and ``max_chunk_tokens`` keeps the provider's limits with certainty, and ``max_text_tokens`` is None:
+        an estimate must not refuse a text that the provider would have taken."""
         return self._limits
 
     def count_tokens(self, text: str) -> int:
-        """UTF-8 bytes / 3, rounded up, at least 1.
+        """Exact with the model's tokenizer. Else UTF-8 bytes / 3, rounded up, at least 1.
 
-        More than the truth for prose and code (3.8 to 4.4 bytes per token in German and Python code) and
-        about right for Chinese (3.1); less than the truth for emoji (1.45) and lists of UUIDs (1.95).
+        That is more than the truth for prose and code (3.8 to 4.4 bytes per token in German and Python code)
+        and about right for Chinese (3.1); less than the truth for emoji (1.45) and lists of UUIDs (1.95).
         """
-        return max(1, -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN))
+        return self._count(text)
 
     def embed(self, texts: Sequence[str], deadline: Deadline) -> Embeddings:
         vectors, tokens = self._call(checked_texts(texts), deadline)
@@ -181,6 +188,25 @@ class OpenAIEmbedder:
             return AdapterError(failure)
         where = self._client.base_url.host
         return StartupRefused(f"{where} refuses model {self._model!r} ({failure.detail}): {advice}")
+
+
+def _estimate(text: str) -> int:
+    return max(1, -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN))
+
+
+def _counter(path: str) -> Callable[[str], int]:
+    from vectide.embedders.tokenizer_file import counter  # its SDK is needed by those only who name a file
+
+    return counter(path)
+
+
+def _limits(items: int, call_tokens: int, text_tokens: int | None, *, exact: bool) -> EmbedderLimits:
+    if exact:
+        return EmbedderLimits(items, call_tokens, text_tokens)
+    # An estimate is at least bytes / 3, and a token is never less than a byte: a third of the provider's
+    # limit, in estimated tokens, can therefore never exceed it.
+    sure = None if text_tokens is None else max(1, text_tokens // BYTES_PER_TOKEN)
+    return EmbedderLimits(items, max(1, call_tokens // BYTES_PER_TOKEN), max_chunk_tokens=sure)
 
 
 _ADVICE: Final = {

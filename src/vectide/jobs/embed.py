@@ -41,10 +41,10 @@ class Embed:
         if not work.lane.active:
             self._rows.forget(work)  # nobody has paid for it yet: the next owner will
             return
-        tokens = [self._parts.embedder.count_tokens(text) for text in planned.texts]
+        longest = max(planned.tokens)
         limit = self._parts.embedder.limits.max_text_tokens
-        if limit is not None and max(tokens) > limit:
-            detail = f"{max(tokens)} tokens; the model takes {limit}"
+        if limit is not None and longest > limit:
+            detail = f"{longest} tokens; the model takes {limit}"
             self._rows.poison(work, Verdict("text_too_long", "plan", detail))
             return
         work.vectors = [None] * len(planned.texts)
@@ -55,9 +55,9 @@ class Embed:
                 item.waiters.append((work, index))
                 self._count_saved(work)
                 continue
-            item = TextItem(text, point.text_hash, [(work, index)])
+            item = TextItem(text, point.text_hash, planned.tokens[index], [(work, index)])
             self._items[point.text_hash] = item
-            self.station.add(item, tokens[index], self._caller.now())
+            self.station.add(item, item.tokens, self._caller.now())
 
     def start(self, unit: Unit[TextItem]) -> None:
         """Send the unit's texts that somebody still wants."""
@@ -93,14 +93,14 @@ class Embed:
     def under_way(self) -> dict[str, list[tuple[Row, Position]]]:
         """Hash of each text that waits for its vector or travels, and the changes that it is for."""
         return {
-            digest: [(work.row, work.merged.position) for work, _ in item.waiters]
+            digest: [(work.row, work.merged.position) for work, _ in item.waiters if work.wants_texts]
             for digest, item in self._items.items()
         }
 
     def _forget_waiters(self, item: TextItem) -> None:
         for work in [work for work, _ in item.waiters if not work.lane.active]:
             self._rows.forget(work)
-        item.waiters = [(work, index) for work, index in item.waiters if not work.ended]
+        item.waiters = [(work, index) for work, index in item.waiters if work.wants_texts]
 
     def _is_wanted(self, item: TextItem) -> bool:
         self._forget_waiters(item)
@@ -128,15 +128,14 @@ class Embed:
         for item in items:
             item.in_flight = False
             for work, _ in item.waiters:
-                if not work.ended and not work.lane.held:
+                if work.wants_texts and not work.lane.held:
                     self._rows.drop_result(work, "embed")
             if self._is_wanted(item):
-                tokens = self._parts.embedder.count_tokens(item.text)
-                self.station.add(item, tokens, self._caller.now())
+                self.station.add(item, item.tokens, self._caller.now())
 
     def _deliver(self, item: TextItem, vector: Vector) -> None:
         for work, index in item.waiters:
-            if work.ended:
+            if not work.wants_texts:
                 continue
             if not work.lane.held:
                 self._rows.drop_result(work, "embed")

@@ -19,6 +19,7 @@ from vectide.core.planner import (
     Plan,
     RemoveRow,
     Skip,
+    Unfit,
     plan,
 )
 from vectide.core.station import Station, Unit
@@ -37,6 +38,7 @@ _DECISIONS = {
     MarkStale: "skip",
     Incomplete: "incomplete",
     Drift: "drift",
+    Unfit: "unfit",
 }
 
 
@@ -107,6 +109,7 @@ class LookUp:
             fresh=merged.fresh,
             stale=merged.stale,
             must_write=merged.absorbed > 0,
+            count_tokens=self._parts.embedder.count_tokens,
         )
         work.plan = plan(merged.change, known, mapping)
         decision = _DECISIONS[type(work.plan)]
@@ -128,6 +131,8 @@ class LookUp:
                 names = ", ".join(columns)
                 verdict = Verdict("incomplete_row", "plan", f"unavailable columns: {names}")
                 self._rows.await_news(work, verdict)
+            case Unfit(cause, detail):
+                self._rows.poison(work, Verdict(cause, "plan", detail))
             case Drift(columns):
                 names = ", ".join(columns)
                 self._parts.log.error("schema_drift", table=work.lane.table, missing=names)
@@ -152,11 +157,12 @@ def made_legal(planned: Plan, able: Capabilities) -> Plan:
         )
 
     match planned:
-        case EmbedText(points):
-            fit = [legal(point.metadata) for point in points]
-            if any(point.metadata != metadata for point, metadata in zip(points, fit, strict=True)):
-                pairs = zip(points, fit, strict=True)
-                return replace(planned, points=tuple(replace(point, metadata=new) for point, new in pairs))
+        case EmbedText(points, head=head):
+            metadata = legal(points[0].metadata)  # every point of a row has the same
+            if metadata != points[0].metadata:
+                fit = tuple(replace(point, metadata=metadata) for point in points)
+                patched = None if head is None else replace(head, metadata=metadata)
+                return replace(planned, points=fit, head=patched)
         case PatchMetadata(metadata):
             return replace(planned, metadata=legal(metadata))
     return planned

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from vectide.core.chunkdiff import Tail
 from vectide.core.mapping import TableMapping
 from vectide.core.model import (
     Change,
@@ -35,6 +36,7 @@ from vectide.core.planner import (
     Plan,
     RemoveRow,
     Skip,
+    Unfit,
     plan,
 )
 from vectide.core.values import ValueRefused
@@ -56,17 +58,20 @@ class Decision(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text that would be embedded, and the point that it would become."""
+    """A text that would be embedded, the point that it would become, and which chunk of its row that is."""
 
     point: str
     text: str
     tokens: int
+    chunk: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
     """What would become of one record. ``reason`` is the reason to skip or remove or the cause of the dead
-    letter; ``points`` are the ids concerned; names in ``keep`` would keep their stored value."""
+    letter; ``points`` are the ids of points that would be written, patched or, with the row, removed;
+    names in ``keep`` would keep their stored value. ``chunks``: how many chunks the row would have, when its
+    table is cut into chunks; ``gone``: ids of those that would go."""
 
     record: Record
     decision: Decision
@@ -79,6 +84,8 @@ class Preview:
     texts: tuple[Text, ...] = ()
     metadata: Mapping[str, Value] = field(default_factory=dict)
     keep: frozenset[str] = frozenset()
+    chunks: int | None = None
+    gone: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -162,7 +169,8 @@ class Previewer:
             self._stamps[row] = None if emptied else self._stored(mapping.collection, row)
         stamp = self._stamps[row]
         position = Position(self._log_of(record.topic), record.partition, record.offset)
-        planned = plan(change, Known(row, position, stamp, self._rules.space), mapping)
+        given = Known(row, position, stamp, self._rules.space, count_tokens=self._rules.count_tokens)
+        planned = plan(change, given, mapping)
         try:
             shown = self._shown(seen, made_legal(planned, self._rules.capabilities))
         except ValueRefused as refused:
@@ -179,14 +187,16 @@ class Previewer:
         match planned:
             case Skip(reason) | MarkStale(_, reason):
                 return replace(seen, reason=reason)
-            case PatchMetadata(metadata, keep):
-                return replace(
-                    seen, decision=Decision.PATCH, points=(row.head_id,), metadata=metadata, keep=keep
-                )
+            case PatchMetadata(metadata, keep, tail=tail):
+                patched = (row.head_id, *_changed(tail))
+                shown = replace(seen, decision=Decision.PATCH, points=patched, metadata=metadata, keep=keep)
+                return _with_tail(shown, tail)
             case RemoveRow(ids, reason):
                 return replace(seen, decision=Decision.REMOVE, reason=reason, points=ids)
             case EmbedText():
                 return self._embedded(seen, planned)
+            case Unfit(cause, detail):
+                return replace(seen, decision=Decision.DEAD_LETTER, reason=cause, detail=detail)
             case Incomplete(columns):
                 detail = f"unavailable columns: {', '.join(columns)}"
                 return replace(seen, decision=Decision.DEAD_LETTER, reason="incomplete_row", detail=detail)
@@ -196,18 +206,20 @@ class Previewer:
 
     def _embedded(self, seen: Preview, planned: EmbedText) -> Preview:
         texts = tuple(
-            Text(point.id, text, self._rules.count_tokens(text))
-            for point, text in zip(planned.points, planned.texts, strict=True)
+            Text(point.id, text, tokens, point.chunk)
+            for point, text, tokens in zip(planned.points, planned.texts, planned.tokens, strict=True)
         )
+        patched = [] if planned.head is None else [planned.points[0].row.head_id]
         shown = replace(
             seen,
             decision=Decision.EMBED,
-            points=tuple(point.id for point in planned.points),
+            points=(*patched, *(point.id for point in planned.points), *_changed(planned.tail)),
             texts=texts,
             metadata=planned.points[0].metadata,
             keep=planned.keep,
         )
-        longest = max(text.tokens for text in texts)
+        shown = _with_tail(shown, planned.tail)
+        longest = max(planned.tokens)
         limit = self._rules.limits.max_text_tokens
         if limit is not None and longest > limit:
             detail = f"{longest} tokens; the model takes {limit}"
@@ -220,15 +232,27 @@ def _left(decision: Decision, planned: Plan, stamp: Stamp | None) -> Stamp | Non
     if decision is Decision.DEAD_LETTER:
         return None if stamp is None else replace(stamp, stale=True)
     match planned:
-        case EmbedText(points):
-            written = points[0].stamp
-            return None if written is None else replace(written, values=points[0].values)
+        case EmbedText(points, head=None):
+            return replace(planned.stamp, values=points[0].values)
+        case EmbedText(head=PatchMetadata(stamp=new, values=values)):
+            return _patched(new, values, stamp)
         case PatchMetadata(stamp=new, values=values):
-            kept = values if values is not None or stamp is None else stamp.values
-            return replace(new, values=kept)
+            return _patched(new, values, stamp)
         case RemoveRow():
             return None
         case MarkStale(new):
             return new
         case _:
             return stamp
+
+
+def _patched(new: Stamp, values: Mapping[str, str | None] | None, old: Stamp | None) -> Stamp:
+    return replace(new, values=values if values is not None or old is None else old.values)
+
+
+def _changed(tail: Tail | None) -> tuple[str, ...]:
+    return () if tail is None else tuple(id_ for id_, _ in tail.changed)
+
+
+def _with_tail(shown: Preview, tail: Tail | None) -> Preview:
+    return shown if tail is None else replace(shown, chunks=1 + len(tail.ids), gone=tail.gone)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from vectide.core import signals
 from vectide.core.lane import Entry, Lane, RowQueue
-from vectide.core.model import Deleted, Order, Position, Record, Row, Stamp, Upserted
-from vectide.core.planner import MarkStale
+from vectide.core.model import Deleted, Record, Row, Upserted
+from vectide.core.planner import MarkStale, RemoveRow
 from vectide.jobs.parts import Parts
 from vectide.jobs.work import Verdict, Work
 
@@ -84,13 +83,17 @@ class Rows:
         """The newest change of the work can never succeed; those that it absorbed get their own try.
 
         What the store then holds of the row is stale. It is marked before the letter leaves: the next
-        change of the row must not be completed from it.
+        change of the row must not be completed from it. A row that was only begun is taken back.
         """
         if work.ended or work.verdict is not None:
             return
         work.verdict = verdict
-        if len(work.entries) == 1 and work.stamp is not None and not work.stamp.stale:
-            work.plan = MarkStale(_marked(work.stamp, work.merged.position), verdict.cause)
+        stamp = work.stamp
+        if stamp is not None and stamp.unborn:
+            work.plan = RemoveRow(work.row.chunk_ids(stamp.chunks), verdict.cause)
+            self.write(work)
+        elif len(work.entries) == 1 and stamp is not None and not stamp.stale:
+            work.plan = MarkStale(stamp.made_stale(work.merged.position.before()), verdict.cause)
             self.write(work)
         else:
             self.bury(work)
@@ -201,20 +204,14 @@ class Rows:
         merged = sum(isinstance(entry.change, Upserted) for entry in work.entries[:-1])
         if merged:
             telemetry.count(signals.TEXTS_SAVED, merged, table=table, reason="merged")
-        if reason == "unchanged" or (outcome == "written" and not work.vectors):
-            telemetry.count(signals.TEXTS_SAVED, table=table, reason="unchanged")
+        texts = 1 if work.stamp is None else len(work.stamp.chunks)
+        unchanged = texts - len(work.vectors) if outcome == "written" else texts * (reason == "unchanged")
+        if unchanged:
+            telemetry.count(signals.TEXTS_SAVED, unchanged, table=table, reason="unchanged")
         elif reason == "already_applied" and isinstance(work.merged.change, Upserted):
-            telemetry.count(signals.TEXTS_SAVED, table=table, reason="replay")
+            telemetry.count(signals.TEXTS_SAVED, texts, table=table, reason="replay")
 
     def _observe_freshness(self, lane: Lane, change: Upserted | Deleted) -> None:
         if change.committed_ms is not None:
             age_s = (self._parts.clock.wall_ms() - change.committed_ms) / 1000
             self._parts.telemetry.observe(signals.FRESHNESS, max(0.0, age_s), table=lane.table)
-
-
-def _marked(stamp: Stamp, poison: Position) -> Stamp:
-    """The row's stamp before the change at ``poison`` is dead-lettered. What came before that change has
-    been applied: a replay must not try to complete it from a row that is stale by then."""
-    before = replace(poison, offset=poison.offset - 1)
-    newer = before.relation_to(stamp.position) is Order.NEWER
-    return replace(stamp, stale=True, position=before if newer else stamp.position)

@@ -154,7 +154,7 @@ class Stations:
         """
         stations = list(self._writes.values())
         well = [station for station in stations if station.condition.name == "ok"]
-        return any(station.queued >= station.limits.items for station in well or stations)
+        return any(station.is_behind for station in well or stations)
 
     def _start_all(self, station: Station[T], start: Callable[[Unit[T]], None], flush: bool) -> None:
         while (unit := station.depart(self._caller.now(), flush=flush)) is not None:
@@ -168,8 +168,8 @@ class Stations:
     def _add_write(self, work: Work) -> None:
         mapping = work.lane.mapping
         assert mapping is not None
-        station = self._stations_of(mapping.collection)[1]
-        station.add(work, work.weight_bytes(), self._caller.now())
+        work.plan_steps(self._parts.store.capabilities)
+        self._write.add(self._stations_of(mapping.collection)[1], work)
 
     def _stations_of(self, collection: str) -> tuple[Station[RowQueue], Station[Work]]:
         if collection not in self._lookups:

@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from vectide.core import signals
 from vectide.core.failures import Failure, Kind
 from vectide.core.lane import Lane
-from vectide.core.model import Order, Record
+from vectide.core.model import Order, Record, Stamp
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
 from vectide.jobs.parts import Parts
 from vectide.jobs.rows import Settle
-from vectide.ports import AdapterError, Deadline, Effect, Remove, Scannable, Stored
+from vectide.jobs.steps import steps_of
+from vectide.ports import AdapterError, Deadline, Effect, Remove, Scannable, Stored, Write
 
 PAGE_POINTS = 500
 
@@ -137,20 +138,28 @@ class Truncates:
         collection = lane.mapping.collection
         deadline = Deadline.after(self._parts.clock, self._timeout_s)
         points, cursor = store.scan(collection, purge.cursor, PAGE_POINTS, deadline)
-        removes = self._removes(purge, points)
-        limit = store.capabilities.max_batch_items
-        for start in range(0, len(removes), limit):
-            for outcome in store.write(collection, removes[start : start + limit], deadline):
+        atomic = store.capabilities.atomic_calls
+        rows = [
+            steps_of([remove], stamp, atomic_calls=atomic) for remove, stamp in self._removes(purge, points)
+        ]
+        for step in range(max(map(len, rows), default=0)):
+            made = [steps[step] for steps in rows if step < len(steps)]
+            self._write(collection, [write for one in made for write in one.writes], deadline)
+        return Page(len(rows), cursor)
+
+    def _write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> None:
+        limit = self._parts.store.capabilities.max_batch_items
+        for start in range(0, len(writes), limit):
+            for outcome in self._parts.store.write(collection, writes[start : start + limit], deadline):
                 if outcome.effect is Effect.FAILED and outcome.failure is not None:
                     raise AdapterError(outcome.failure)
-        return Page(len(removes), cursor)
 
-    def _removes(self, purge: Purge, points: Sequence[Stored]) -> Sequence[Remove]:
+    def _removes(self, purge: Purge, points: Sequence[Stored]) -> Sequence[tuple[Remove, Stamp]]:
         """The table's rows among the points, but those written by later changes: this may be a replay."""
         lane = purge.lane
         own = lane.position_of(purge.record)
         return [
-            Remove(point.row, (point.id,))
+            (Remove(point.row, point.row.chunk_ids(point.stamp.chunks)), point.stamp)
             for point in points
             if point.row.table == lane.table
             and point.stamp is not None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vectide.core.lane import Entry, Lane, Merged, RowQueue, merge
 from vectide.core.model import Row, Stamp
-from vectide.core.planner import EmbedText, MarkStale, PatchMetadata, Plan, RemoveRow
-from vectide.ports import Letter, Mark, Patch, Put, Remove, Vector, Write
+from vectide.core.planner import Plan
+from vectide.jobs.steps import Step, steps_of, writes_of
+from vectide.ports import Capabilities, Letter, Put, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,13 @@ class Work:
     merged: Merged
     #: That of its entries: they have one in common.
     lane: Lane
+    #: What the store holds of the row, as far as it has confirmed.
     stamp: Stamp | None = None
     plan: Plan | None = None
     vectors: list[Vector | None] = field(default_factory=list)
     texts_missing: int = 0
+    #: What is still to be written, the next step first.
+    steps: list[Step] = field(default_factory=list)
     #: Set while the row is marked stale, before the letter about its newest change leaves.
     verdict: Verdict | None = None
     #: Set at its one end; results that come later mean nothing.
@@ -47,28 +50,31 @@ class Work:
     def row(self) -> Row:
         return self.queue.row
 
-    def writes(self) -> Sequence[Write]:
-        """The plan as writes for the store. Only for plans that write, when all vectors are there."""
-        match self.plan:
-            case EmbedText(points, _, keep):
-                return [
-                    Put(point, vector, keep)
-                    for point, vector in zip(points, self.vectors, strict=True)
-                    if vector is not None
-                ]
-            case PatchMetadata(metadata, keep, stamp, values):
-                return [Patch(self.row, metadata, stamp, keep, values=values)]
-            case RemoveRow(ids, _):
-                return [Remove(self.row, ids)]
-            case MarkStale(stamp, _):
-                return [Mark(self.row, stamp)]
-            case _:
-                raise ValueError(f"{type(self.plan).__name__} writes nothing")
+    def plan_steps(self, able: Capabilities) -> None:
+        """Lay out the writes of the plan. Only for plans that write, when all vectors are there."""
+        writes = writes_of(self.plan, self.row, self.vectors)
+        self.steps = steps_of(writes, self.stamp, atomic_calls=able.atomic_calls)
+
+    def step_done(self) -> bool:
+        """The store has confirmed the first of the steps; returns whether it was the last."""
+        self.stamp = self.steps.pop(0).leaves
+        return not self.steps
+
+    @property
+    def wants_texts(self) -> bool:
+        """Whether its vectors are still of use: not when another text of it turned out to be poison."""
+        return not self.ended and self.verdict is None
+
+    @property
+    def size(self) -> int:
+        """Writes of the next step."""
+        return len(self.steps[0].writes)
 
     def weight_bytes(self) -> int:
-        """About what the writes cost on the wire."""
-        vectors = sum(vector.nbytes for vector in self.vectors if vector is not None)
-        return vectors + sum(len(entry.record.value or b"") for entry in self.entries[-1:]) + 200
+        """About what the next step costs on the wire."""
+        writes = self.steps[0].writes
+        vectors = sum(write.vector.nbytes for write in writes if isinstance(write, Put))
+        return vectors + len(self.entries[-1].record.value or b"") + 200 * len(writes)
 
 
 @dataclass(eq=False, slots=True)
@@ -77,13 +83,14 @@ class TextItem:
 
     text: str
     digest: str
+    tokens: int
     waiters: list[tuple[Work, int]]
     in_flight: bool = False
 
     @property
     def held(self) -> bool:
         """Whether anybody who still owns its partition waits for it."""
-        return any(work.lane.held for work, _ in self.waiters)
+        return any(work.lane.held and work.wants_texts for work, _ in self.waiters)
 
 
 @dataclass(eq=False, slots=True)

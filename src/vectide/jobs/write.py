@@ -1,4 +1,8 @@
-"""Third station: the store accepts, or says why not."""
+"""Third station: the store accepts, or says why not.
+
+A row's writes travel together. Where the store's calls are not atomic, a row of several points takes several
+calls, one after the other (see :mod:`.steps`); between them it queues like any other.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from vectide.ports import Write as StoreWrite
 
 
 class Write:
-    """Writes the planned works of one collection at a time."""
+    """Writes the planned works of one collection at a time, each step by step."""
 
     def __init__(self, parts: Parts, caller: Caller, rows: Rows, timeout_s: float) -> None:
         self._parts = parts
@@ -25,8 +29,12 @@ class Write:
         self._rows = rows
         self._timeout_s = timeout_s
 
+    def add(self, station: Station[Work], work: Work) -> None:
+        """Queue the next step of ``work``."""
+        station.add(work, work.weight_bytes(), self._caller.now(), work.size)
+
     def start(self, collection: str, station: Station[Work], unit: Unit[Work]) -> None:
-        """Write the unit's works whose lane is still ours."""
+        """Make the next step of the unit's works whose lane is still ours."""
         for work in [work for work in unit.items if not work.lane.held]:
             self._rows.forget(work)
         unit.items = [work for work in unit.items if work.lane.held]
@@ -34,7 +42,7 @@ class Write:
             station.withdraw(unit)
             return
         works = list(unit.items)
-        writes = [list(work.writes()) for work in works]
+        writes = [work.steps[0].writes for work in works]
 
         def call() -> Sequence[Outcome | None]:
             return self._write(collection, works, writes)
@@ -61,25 +69,39 @@ class Write:
         if not flat:
             return [None] * len(works)
         deadline = Deadline.after(self._parts.clock, self._timeout_s)
-        outcomes = iter(self._parts.store.write(collection, flat, deadline))
+        outcomes = iter(self._send(collection, flat, deadline))
         return [
             _worst([next(outcomes) for _ in own]) if is_held else None
             for own, is_held in zip(writes, held, strict=True)
         ]
 
+    def _send(self, collection: str, writes: Sequence[StoreWrite], deadline: Deadline) -> Sequence[Outcome]:
+        """A step of many chunks may be more than a call takes. Atomic calls take any row whole."""
+        store = self._parts.store
+        if store.capabilities.atomic_calls:
+            return store.write(collection, writes, deadline)
+        most = store.capabilities.max_batch_items
+        parts = (writes[start : start + most] for start in range(0, len(writes), most))
+        return [outcome for part in parts for outcome in store.write(collection, part, deadline)]
+
     def _written(self, station: Station[Work], unit: Unit[Work], work: Work, outcome: Outcome | None) -> None:
         if outcome is None or not work.lane.held:
             self._rows.drop_result(work, "write")
+            return
+        if outcome.effect is Effect.APPLIED and not work.step_done():
+            self.add(station, work)
             return
         match outcome.effect:
             case Effect.APPLIED | Effect.SUPERSEDED | Effect.MISSING if work.verdict is not None:
                 self._rows.bury(work)
             case Effect.APPLIED:
                 self._applied(work)
-            case Effect.SUPERSEDED:
+            case Effect.SUPERSEDED if len(work.steps) == 1:
                 self._rows.finish(work, "skipped", "already_applied")
-            case Effect.MISSING:
-                self._rows.retry(work)  # the point vanished after the look-up: embed it whole
+            case Effect.SUPERSEDED | Effect.MISSING:
+                # Chunk 0 changed or vanished after the look-up. (The mark of an open row has the position
+                # that was looked up: what is newer than that need not be newer than this change.)
+                self._rows.retry(work)
             case Effect.FAILED:
                 self._refused(station, unit, work, outcome.failure or Failure(Kind.TRANSIENT, "unknown"))
 

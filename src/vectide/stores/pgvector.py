@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import psycopg
 
+from vectide.core.chunks import MAX_CHUNKS
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import Row, Stamp, Value
 from vectide.ports import (
@@ -40,7 +41,7 @@ from vectide.stores.pgvector_writes import Batch, encoded_json, encoded_vector, 
 
 CAPABILITIES: Final = Capabilities(
     kind="pgvector",
-    max_batch_items=500,
+    max_batch_items=2 * MAX_CHUNKS,
     atomic_calls=True,
     read_your_writes=True,
     conditional_writes=True,
@@ -102,11 +103,7 @@ class PgVectorStore:
             return verify_collection(link, self._schema, spec, indexed=self._indexed)
 
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
-        """As :meth:`vectide.ports.Store.write`, in one transaction.
-
-        Whatever the order of ``writes``, rows are removed first, then chunk 0 is put, then other chunks,
-        then patches and marks. A chunk without a stamp shares the fate of its row's chunk 0 in the same call.
-        """
+        """As :meth:`vectide.ports.Store.write`, in one transaction."""
         with self._on_collection(collection, deadline) as (link, statements):
             batch = Batch(writes, statements.shape)
             with link.pipeline():

@@ -141,6 +141,12 @@ _KEPT: Final = (
     " jsonb_object_agg(k, v) FROM jsonb_each(p.metadata) AS e(k, v) WHERE k = ANY(%(keep)s)), '{{}}') END"
 )
 
+#: The same of chunk 0 of the row.
+_KEPT_BY_HEAD: Final = (
+    "CASE WHEN cardinality(%(keep)s::text[]) = 0 THEN '{{}}'::jsonb ELSE coalesce((SELECT"
+    " jsonb_object_agg(k, v) FROM {table} AS h, jsonb_each(h.metadata) AS e(k, v)"
+    " WHERE h.id = %(row_id)s AND k = ANY(%(keep)s)), '{{}}') END"
+)
 
 _SCAN: Final = (
     "SELECT id::text, source_table, row_key, chunk, text, text_hash, metadata, stamp, {embedding}"
@@ -154,7 +160,10 @@ class Statements:
     def __init__(self, schema: str, vector_schema: str, shape: Shape) -> None:
         table = Identifier(schema, shape.name)
         self.shape = shape
-        #: Answers a row when it was applied, none when the point holds something newer.
+        #: Locks chunk 0 of rows. Whoever writes later chunks holds that lock, so that what a statement after
+        #: this one finds of these rows is all that there is of them.
+        self.lock = SQL("SELECT FROM {} WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE").format(table)
+        #: Chunk 0. Answers a row when it was applied, none when the point holds something newer.
         self.put = SQL(
             "INSERT INTO {table} AS p (id, row_id, source_table, row_key, chunk, text, text_hash, metadata,"
             " embedding, stamp, kept_columns) VALUES (%(id)s, %(row_id)s, %(source_table)s, %(row_key)s,"
@@ -164,8 +173,15 @@ class Statements:
             " embedding = excluded.embedding, stamp = excluded.stamp, kept_columns = excluded.kept_columns"
             " WHERE ({newer}) IS NOT TRUE RETURNING true"
         ).format(table=table, kept=SQL(_KEPT).format(), newer=_newer("excluded.stamp"))
-        #: For rows of one point. Answers a row when it was applied; else ``patch`` tells why not. Four times
-        #: cheaper than that one, which locks before it decides.
+        self.put_chunk = SQL(
+            "INSERT INTO {table} (id, row_id, source_table, row_key, chunk, text, text_hash, metadata,"
+            " embedding) VALUES (%(id)s, %(row_id)s, %(source_table)s, %(row_key)s, %(chunk)s, %(text)s,"
+            " %(text_hash)s, %(metadata)s::jsonb || {kept}, %(embedding)s)"
+            " ON CONFLICT (id) DO UPDATE SET chunk = excluded.chunk, text = excluded.text,"
+            " text_hash = excluded.text_hash, metadata = excluded.metadata, embedding = excluded.embedding"
+        ).format(table=table, kept=SQL(_KEPT_BY_HEAD).format(table=table))
+        #: Answers a row when it was applied; else ``patch`` tells why not. Four times cheaper than that
+        #: one, which locks before it decides.
         self.patch_point = SQL(
             "UPDATE {table} AS p SET metadata = %(metadata)s::jsonb || {kept}, stamp = %(stamp)s::jsonb,"
             " kept_columns = coalesce(%(kept_columns)s::jsonb, p.kept_columns)"
@@ -175,12 +191,17 @@ class Statements:
         self.patch = SQL(
             "WITH head AS (SELECT p.id, ({newer}) IS TRUE AS newer FROM {table} AS p WHERE p.id = %(id)s"
             " FOR UPDATE), patched AS (UPDATE {table} AS p SET metadata = %(metadata)s::jsonb || {kept},"
-            " stamp = CASE WHEN p.id = head.id THEN %(stamp)s::jsonb ELSE p.stamp END,"
-            " kept_columns = CASE WHEN p.id = head.id THEN coalesce(%(kept_columns)s::jsonb, p.kept_columns)"
-            " ELSE p.kept_columns END"
-            " FROM head WHERE NOT head.newer AND p.row_id = head.id AND p.id = ANY(%(ids)s::uuid[]))"
-            " SELECT newer FROM head"
+            " stamp = %(stamp)s::jsonb, kept_columns = coalesce(%(kept_columns)s::jsonb, p.kept_columns)"
+            " FROM head WHERE NOT head.newer AND p.id = head.id) SELECT newer FROM head"
         ).format(table=table, kept=SQL(_KEPT).format(), newer=_newer("%(stamp)s::jsonb"))
+        self.patch_chunks = SQL(
+            "UPDATE {table} AS p SET metadata = %(metadata)s::jsonb || {kept}, chunk = c.chunk"
+            " FROM unnest(%(ids)s::uuid[], %(chunks)s::integer[]) AS c(id, chunk)"
+            " WHERE p.id = c.id AND p.row_id = %(row_id)s"
+        ).format(table=table, kept=SQL(_KEPT).format())
+        self.trim = SQL(
+            "DELETE FROM {} WHERE row_id = %(row_id)s AND id <> %(row_id)s AND id <> ALL(%(stay)s::uuid[])"
+        ).format(table)
         #: Answers as ``patch`` does.
         self.mark = SQL(
             "WITH head AS (SELECT p.id, ({newer}) IS TRUE AS newer FROM {table} AS p WHERE p.id = %(id)s"

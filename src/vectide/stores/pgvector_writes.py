@@ -24,8 +24,10 @@ from vectide.ports import (
     Mark,
     Outcome,
     Patch,
+    PatchChunks,
     Put,
     Remove,
+    Trim,
     Vector,
     Write,
 )
@@ -47,28 +49,41 @@ class Batch:
 
     def apply(self, link: Link, statements: Statements) -> None:
         """Send everything, in the open transaction of ``link``; afterwards ``outcomes`` is complete."""
-        self._run(link, statements.remove, self._which(Remove))
-        puts = self._which(Put)
-        heads = [i for i in puts if self._parameters[i]["stamp"] is not None]
+        later = [i for i, write in enumerate(self._writes) if _is_later_chunk(write)]
+        heads = self._which(Put).difference(later)
+        removed = self._which(Remove)
+        self._lock(link, statements, {self._parameters[i]["row_id"] for i in removed.union(later)})
+        self._run(link, statements.remove, removed)
         for i, answer in self._answers(link, statements.put, heads):
             if answer is None:
                 self.outcomes[i] = SUPERSEDED
-        superseded = {self._parameters[i]["row_id"] for i in heads if self.outcomes[i] is SUPERSEDED}
-        chunks = []
-        for i in set(puts) - set(heads):
-            if self._parameters[i]["row_id"] in superseded:
-                self.outcomes[i] = SUPERSEDED
-            else:
-                chunks.append(i)
-        self._run(link, statements.put, chunks)
         self._patch(link, statements)
         self._change(link, statements.mark, self._which(Mark))
+        self._share_fates(later)
+        applied = {i for i in later if self.outcomes[i] is APPLIED}
+        self._run(link, statements.put_chunk, applied & self._which(Put))
+        self._run(link, statements.patch_chunks, applied & self._which(PatchChunks))
+        self._run(link, statements.trim, applied & self._which(Trim))
+
+    def _lock(self, link: Link, statements: Statements, row_ids: set[str]) -> None:
+        if row_ids:
+            link.execute(statements.lock, [sorted(row_ids)])
+
+    def _share_fates(self, later: Iterable[int]) -> None:
+        """What happens to chunk 0 happens to the row's later chunks."""
+        untouched = {
+            self._parameters[i]["row_id"]: outcome
+            for i, outcome in enumerate(self.outcomes)
+            if outcome is not APPLIED
+        }
+        for i in later:
+            self.outcomes[i] = untouched.get(self._parameters[i]["row_id"], APPLIED)
 
     def _patch(self, link: Link, statements: Statements) -> None:
-        of_one_point = [i for i in self._which(Patch) if len(self._parameters[i]["ids"]) == 1]
-        answers = self._answers(link, statements.patch_point, of_one_point)
+        patches = self._which(Patch)
+        answers = self._answers(link, statements.patch_point, patches)
         applied = {i for i, answer in answers if answer is not None}
-        self._change(link, statements.patch, [i for i in self._which(Patch) if i not in applied])
+        self._change(link, statements.patch, patches - applied)
 
     def _change(self, link: Link, query: Composed, which: Iterable[int]) -> None:
         for i, answer in self._answers(link, query, which):
@@ -77,8 +92,8 @@ class Batch:
             elif answer[0]:
                 self.outcomes[i] = SUPERSEDED
 
-    def _which(self, kind: type[Write]) -> list[int]:
-        return [i for i, write in enumerate(self._writes) if isinstance(write, kind)]
+    def _which(self, kind: type[Write]) -> set[int]:
+        return {i for i, write in enumerate(self._writes) if isinstance(write, kind)}
 
     def _in_id_order(self, which: Iterable[int]) -> list[int]:
         """Always the same order of locking, so that two writers of the same rows do not deadlock."""
@@ -133,6 +148,10 @@ def encoded_json(value: Mapping[str, Value]) -> str:
     return text
 
 
+def _is_later_chunk(write: Write) -> bool:
+    return isinstance(write, PatchChunks | Trim) or (isinstance(write, Put) and write.point.stamp is None)
+
+
 def _parameters(write: Write, shape: Shape) -> dict[str, Any]:
     match write:
         case Put():
@@ -140,13 +159,24 @@ def _parameters(write: Write, shape: Shape) -> dict[str, Any]:
         case Patch():
             return {
                 "id": write.row.head_id,
-                "ids": [write.row.head_id, *write.also],
+                "row_id": write.row.head_id,
                 "stamp": _stamp(write.row, write.stamp),
                 "kept_columns": _optional_json(write.values),
                 **_metadata(write.metadata, write.keep),
             }
+        case PatchChunks():
+            return {
+                "id": write.row.head_id,
+                "row_id": write.row.head_id,
+                "ids": [id_ for id_, _ in write.chunks],
+                "chunks": [chunk for _, chunk in write.chunks],
+                **_metadata(write.metadata, write.keep),
+            }
+        case Trim():
+            return {"id": write.row.head_id, "row_id": write.row.head_id, "stay": list(write.stay)}
         case Mark():
-            return {"id": write.row.head_id, "stamp": _stamp(write.row, write.stamp)}
+            row_id = write.row.head_id
+            return {"id": row_id, "row_id": row_id, "stamp": _stamp(write.row, write.stamp)}
         case Remove():
             return {"id": write.row.head_id, "row_id": write.row.head_id}
 

@@ -1,6 +1,7 @@
 """The reference: what a store must hold after a sequence of changes, written as plainly as possible.
 
-It shares the mapping with the service (what text a row has is configuration) and nothing of the pump.
+It shares the mapping and the chunker with the service (what text a row has, and where it is cut, is
+configuration) and nothing of the pump.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from vectide.core.chunks import CountTokens, chunks_of
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Deleted, Row, Upserted, Value
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """One row as the store must hold it."""
+    """One row as the store must hold it. ``chunks``: the texts of its points in order, where the table cuts
+    its texts into chunks, else empty: the text is that of the only point."""
 
     text: str
     metadata: Mapping[str, Value]
+    chunks: tuple[str, ...] = ()
 
 
 class Nothing(Enum):
@@ -37,10 +41,12 @@ Leaves = Expected | Nothing
 class Fold:
     """Apply the changes of one table in the order of their log; :attr:`rows` is what the store must hold.
 
-    A change that can never be applied (:attr:`Nothing.UNKNOWABLE`) leaves the row's point as it was.
+    A change that can never be applied (:attr:`Nothing.UNKNOWABLE`) leaves the row's points as they were.
+    ``count_tokens`` is that of the embedder.
     """
 
     mapping: TableMapping
+    count_tokens: CountTokens = len
     rows: dict[Row, Expected] = field(default_factory=dict)
     _columns: dict[Row, dict[str, Value]] = field(default_factory=dict)
 
@@ -76,4 +82,6 @@ class Fold:
         text = self.mapping.render(self.mapping.rendered(whole), whole)
         if not text.strip():
             return Nothing.ABSENT
-        return Expected(text, self.mapping.metadata_of(whole)[0])
+        chunking = self.mapping.chunking
+        cut = () if chunking is None else chunks_of(text, chunking, self.count_tokens)
+        return Expected(text, self.mapping.metadata_of(whole)[0], tuple(chunk.text for chunk in cut))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 
 import numpy as np
 
-from vectide.core.model import POINT_NAMESPACE, Point, Position, Row, Stamp, Value, text_hash
-from vectide.ports import Mark, Patch, Put, Vector
+from vectide.core.model import Point, Position, Row, Stamp, Value, listed_hash, text_hash
+from vectide.ports import Mark, Patch, PatchChunks, Put, Trim, Vector
 
 
 def row(key: Value, table: str = "products") -> Row:
@@ -16,12 +15,12 @@ def row(key: Value, table: str = "products") -> Row:
     return Row.of(table, {"id": key})
 
 
-def stamp(offset: int = 0, *, text: str = "text", log: str = "log", partition: int = 0) -> Stamp:
-    """The stamp of a row of one chunk, written by the change at ``offset``."""
+def stamp(offset: int = 0, *more: str, text: str = "text", log: str = "log", partition: int = 0) -> Stamp:
+    """The stamp of a row of one chunk (and ``more`` ones), written by the change at ``offset``."""
     return Stamp(
         space="test/model/4",
         layout="plain",
-        chunks=(text_hash(text),),
+        chunks=tuple(listed_hash(text_hash(chunk)) for chunk in (text, *more)),
         columns={"name": "0011223344556677"},
         metadata_hash="8899aabbccddeeff",
         position=Position(log, partition, offset),
@@ -59,17 +58,30 @@ def put(
     return Put(point, vector(1.0) if at is None else at, keep)
 
 
-def put_chunk(of: Row, chunk: int, *, text: str = "more", metadata: Mapping[str, Value] | None = None) -> Put:
-    """Write a later chunk of a row."""
+def chunk_id(of: Row, text: str) -> str:
+    """The id of the later chunk of the row that has this text."""
+    return of.chunk_ids(("", listed_hash(text_hash(text))))[1]
+
+
+def put_chunk(
+    of: Row,
+    chunk: int,
+    *,
+    text: str | None = None,
+    metadata: Mapping[str, Value] | None = None,
+    keep: frozenset[str] = frozenset(),
+) -> Put:
+    """Write a later chunk of a row; by default its text is ``more`` and its index."""
+    text = f"more {chunk}" if text is None else text
     point = Point(
-        id=str(uuid.uuid5(POINT_NAMESPACE, f"{of.canonical}#{chunk}")),
+        id=chunk_id(of, text),
         row=of,
         chunk=chunk,
         text=text,
         text_hash=text_hash(text),
         metadata=metadata or {},
     )
-    return Put(point, vector(0.0, 1.0))
+    return Put(point, vector(0.0, 1.0), keep)
 
 
 def patch(
@@ -78,11 +90,22 @@ def patch(
     *,
     metadata: Mapping[str, Value] | None = None,
     keep: frozenset[str] = frozenset(),
-    also: tuple[str, ...] = (),
     values: Mapping[str, str | None] | None = None,
 ) -> Patch:
-    """Give a row new metadata."""
-    return Patch(of, metadata or {}, stamp(offset), keep, also, values)
+    """Give chunk 0 of a row new metadata."""
+    return Patch(of, metadata or {}, stamp(offset), keep, values)
+
+
+def patch_chunks(
+    of: Row, *chunks: tuple[str, int], metadata: Mapping[str, Value], keep: frozenset[str] = frozenset()
+) -> PatchChunks:
+    """Give later chunks of a row, named by their texts, new metadata and an index."""
+    return PatchChunks(of, metadata, tuple((chunk_id(of, text), at) for text, at in chunks), keep)
+
+
+def trim(of: Row, *gone: str, stay: tuple[str, ...] = ()) -> Trim:
+    """Remove later chunks of a row, named by their texts."""
+    return Trim(of, tuple(chunk_id(of, text) for text in gone), tuple(chunk_id(of, text) for text in stay))
 
 
 def mark(of: Row, offset: int = 0) -> Mark:

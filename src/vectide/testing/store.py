@@ -6,12 +6,13 @@ injects no faults; wrap it for that. What it holds survives :meth:`MemoryStore.c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
+from vectide.core.chunks import MAX_CHUNKS
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import Order, Row, Stamp, Value
 from vectide.ports import (
@@ -26,17 +27,19 @@ from vectide.ports import (
     Mark,
     Outcome,
     Patch,
+    PatchChunks,
     Put,
     Remove,
     StartupRefused,
     Stored,
+    Trim,
     Vector,
     Write,
 )
 
 CAPABILITIES: Final = Capabilities(
     kind="memory",
-    max_batch_items=500,
+    max_batch_items=2 * MAX_CHUNKS,
     atomic_calls=True,
     read_your_writes=True,
     conditional_writes=True,
@@ -73,7 +76,9 @@ class _Collection:
 class MemoryStore:
     """A :class:`~vectide.ports.Store`, searchable and scannable, of the capabilities given.
 
-    ``conditional_writes`` False makes it apply whatever comes last; the other capabilities are claims only.
+    ``conditional_writes`` False makes it apply whatever comes last. Without ``atomic_calls`` every write is
+    made by itself, in the order given, and has its own outcome; points are found by their ids only. The
+    other capabilities are claims only.
     """
 
     def __init__(self, capabilities: Capabilities = CAPABILITIES) -> None:
@@ -101,16 +106,19 @@ class MemoryStore:
                 )
 
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
-        """As :meth:`vectide.ports.Store.write`. A chunk without a stamp shares the fate of its row's chunk 0
-        in the same call."""
+        """As :meth:`vectide.ports.Store.write`."""
         held = self._collection(collection)
         for write in writes:
             if isinstance(write, Put):
                 _check_vector(write.vector, held.spec.dimensions)
+        if not self._capabilities.atomic_calls:
+            return [self._apply(held, write) for write in writes]
         outcomes: list[Outcome] = [APPLIED] * len(writes)
-        superseded: set[Row] = set()
-        for i in sorted(range(len(writes)), key=lambda i: _phase(writes[i])):
-            outcomes[i] = self._apply(held, writes[i], superseded)
+        fates: dict[Row, Outcome] = {}
+        for i in sorted(range(len(writes)), key=lambda i: _is_later_chunk(writes[i])):
+            row = row_of(writes[i])
+            fate = fates.get(row, APPLIED)
+            outcomes[i] = fates[row] = self._apply(held, writes[i]) if fate is APPLIED else fate
         return outcomes
 
     def stamps(
@@ -154,6 +162,12 @@ class MemoryStore:
         page = [replace(one.point, vector=one.vector if vectors else None) for one in after[:limit]]
         return page, page[-1].id if len(after) > limit else None
 
+    def of_row(self, collection: str, row: Row) -> Sequence[Stored]:
+        """The points of one row, vectors included, by index."""
+        held = self._collection(collection).rows.get(row, {})
+        points = [replace(one.point, vector=one.vector) for one in held.values()]
+        return sorted(points, key=lambda point: point.chunk)
+
     def count(self, collection: str, deadline: Deadline) -> int:
         """The number of points in the collection."""
         return len(self._collection(collection).in_id_order())
@@ -170,17 +184,21 @@ class MemoryStore:
             raise AdapterError(Failure(Kind.OPERATOR, "collection_missing", detail))
         return found
 
-    def _apply(self, held: _Collection, write: Write, superseded: set[Row]) -> Outcome:
+    def _apply(self, held: _Collection, write: Write) -> Outcome:
         match write:
-            case Remove(row, _):
-                held.rows.pop(row, None)
+            case Remove(row, ids):
+                self._delete(held, row, ids, ())
                 return APPLIED
             case Put(point, _, _):
-                newer = point.stamp is not None and self._holds_newer(held, point.row, point.stamp)
-                if newer or point.row in superseded:
-                    superseded.add(point.row)
+                if point.stamp is not None and self._holds_newer(held, point.row, point.stamp):
                     return SUPERSEDED
                 _put(held, write)
+                return APPLIED
+            case PatchChunks(row):
+                _patch_chunks(held.rows.get(row, {}), write)
+                return APPLIED
+            case Trim(row, ids, stay):
+                self._delete(held, row, set(ids) - {row.head_id}, (row.head_id, *stay))
                 return APPLIED
             case Patch(row, _, stamp) | Mark(row, stamp):
                 head = held.head(row)
@@ -190,6 +208,14 @@ class MemoryStore:
                     return SUPERSEDED
                 _change(held.rows[row], write)
                 return APPLIED
+
+    def _delete(self, held: _Collection, row: Row, ids: Iterable[str], stay: Iterable[str]) -> None:
+        points = held.rows.get(row, {})
+        found = points.keys() - set(stay) if self._capabilities.atomic_calls else points.keys() & set(ids)
+        for id_ in found:
+            del points[id_]
+        if not points:
+            held.rows.pop(row, None)
 
     def _holds_newer(self, held: _Collection, row: Row, stamp: Stamp) -> bool:
         head = held.head(row)
@@ -201,7 +227,7 @@ class MemoryStore:
 def _put(held: _Collection, put: Put) -> None:
     point = put.point
     points = held.rows.setdefault(point.row, {})
-    old = points.get(point.id)
+    head = points.get(point.row.head_id)
     points[point.id] = _Held(
         Stored(
             id=point.id,
@@ -209,7 +235,7 @@ def _put(held: _Collection, put: Put) -> None:
             chunk=point.chunk,
             text=point.text,
             text_hash=point.text_hash,
-            metadata=_merged(point.metadata, old, put.keep),
+            metadata=_merged(point.metadata, head, put.keep),
             stamp=_bare(point.stamp),
         ),
         np.array(put.vector, dtype=np.float32),
@@ -219,26 +245,30 @@ def _put(held: _Collection, put: Put) -> None:
 
 def _change(points: dict[str, _Held], write: Patch | Mark) -> None:
     head_id = write.row.head_id
-    if isinstance(write, Patch):
-        for id_ in {head_id, *write.also} & points.keys():
-            one = points[id_]
-            metadata = _merged(write.metadata, one, write.keep)
-            points[id_] = replace(one, point=replace(one.point, metadata=metadata))
-        if write.values is not None:
-            points[head_id] = replace(points[head_id], values=write.values)
     head = points[head_id]
-    points[head_id] = replace(head, point=replace(head.point, stamp=_bare(write.stamp)))
+    point = replace(head.point, stamp=_bare(write.stamp))
+    values = head.values
+    if isinstance(write, Patch):
+        point = replace(point, metadata=_merged(write.metadata, head, write.keep))
+        values = head.values if write.values is None else write.values
+    points[head_id] = replace(head, point=point, values=values)
 
 
-def _phase(write: Write) -> int:
-    """Removes first, then chunk 0, other chunks, changes of what is there: the order within one call."""
-    match write:
-        case Remove():
-            return 0
-        case Put(point, _, _):
-            return 1 if point.stamp is not None else 2
-        case Patch() | Mark():
-            return 3
+def _patch_chunks(points: dict[str, _Held], write: PatchChunks) -> None:
+    for id_, chunk in write.chunks:
+        one = points.get(id_)
+        if one is not None:
+            metadata = _merged(write.metadata, one, write.keep)
+            points[id_] = replace(one, point=replace(one.point, metadata=metadata, chunk=chunk))
+
+
+def row_of(write: Write) -> Row:
+    """The row that a write is about."""
+    return write.point.row if isinstance(write, Put) else write.row
+
+
+def _is_later_chunk(write: Write) -> bool:
+    return isinstance(write, PatchChunks | Trim) or (isinstance(write, Put) and write.point.stamp is None)
 
 
 def _merged(new: Mapping[str, Value], old: _Held | None, keep: frozenset[str]) -> dict[str, Value]:
