@@ -204,6 +204,14 @@ def _stored(settings: Settings, reader: KafkaReader, timeout_s: float) -> Iterat
     yield from reader.read(bounds, patience_s=timeout_s)
 
 
+def stored_letters(settings: Settings, reader: KafkaReader, timeout_s: float) -> Iterator[DeadLetter]:
+    """Every dead letter that the topic holds now, whole."""
+    for stored in _stored(settings, reader, timeout_s):
+        letter = DeadLetter.read(stored)
+        if letter is not None:
+            yield letter
+
+
 def _letters_at(
     settings: Settings, reader: KafkaReader, place: Place, timeout_s: float
 ) -> Iterator[DeadLetter]:

@@ -17,6 +17,7 @@ from vectide.app import (
     SAMPLE_RECORDS,
     Dependencies,
     build_all,
+    build_replays,
     check_topics,
     collections_of,
     newest_records,
@@ -127,6 +128,7 @@ class Service:
         given = build_all(settings, self._telemetry, self._logs)
         policy = policy_of(settings)
         executor = ThreadExecutor(policy.pools)
+        replays = build_replays(settings, self._logs)
         try:
             self._start_up(given)
             parts = Parts(
@@ -141,13 +143,16 @@ class Service:
                 self._telemetry,
                 self._logs.get("stream"),
                 random.random,
+                replays,
             )
+            replays.start()
             self._stream(Stream(parts, policy))
         finally:
             ending()
             deadline = Deadline.after(self._clock, settings.limits.grace_s / 16)
             given.source.close(deadline)
             executor.close(deadline)
+            replays.close()
             given.dead_letters.close()
             given.store.close()
             given.embedder.close()

@@ -8,7 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from vectide.core.needs import DEFAULT_MESSAGE_BYTES, Right, Role, Topic, dead_letter_topic, rights
+from vectide.core.needs import (
+    DEFAULT_MESSAGE_BYTES,
+    Right,
+    Role,
+    Topic,
+    dead_letter_topic,
+    replay_topic,
+    rights,
+)
 from vectide.jobs.executor import SystemClock
 from vectide.ports import Deadline
 from vectide.settings import Settings, SettingsError
@@ -53,18 +61,19 @@ class Needs:
 
     @property
     def missing(self) -> bool:
-        return any(state.missing for state in self.topics)
+        """Whether the service lacks one. Without the replay topic it only cannot replay."""
+        return any(state.missing and state.topic.role is not Role.REPLAYS for state in self.topics)
 
 
 def needs(settings: Settings, request: TopicsRequest) -> Needs:
     """Ask the cluster once; makes nothing unless told to."""
     deadline = Deadline.after(_CLOCK, request.timeout_s)
     with _provision(settings) as cluster:
-        found = cluster.find([*settings.topics, settings.dlq.topic], deadline)
+        found = cluster.find([*settings.topics, settings.dlq.topic, settings.dlq.replays], deadline)
         topics = _topics(settings, found)
         states = [_state(topic, found[topic.name], cluster, request, deadline) for topic in topics]
     servers, principal = settings.kafka.bootstrap_servers, request.principal
-    granted = rights(settings.topics, settings.kafka.group_id, settings.dlq.topic)
+    granted = rights(settings.topics, settings.kafka.group_id, settings.dlq.topic, settings.dlq.replays)
     return Needs(states, [(right, _command(right, principal, servers)) for right in granted])
 
 
@@ -86,6 +95,7 @@ def _topics(settings: Settings, found: Mapping[str, Sequence[FoundTopic]]) -> Se
     return [
         *(Topic(source, Role.SOURCE) for source in settings.topics),
         dead_letter_topic(settings.dlq.topic, largest),
+        replay_topic(settings.dlq.replays),
     ]
 
 

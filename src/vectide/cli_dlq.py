@@ -1,4 +1,4 @@
-"""``vectide dlq``: the dead letters, listed and shown."""
+"""``vectide dlq``: the dead letters, listed, shown and replayed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from vectide.cli_options import AsJson, Timeout, print_json, print_lines, settings_now
+from vectide.cli_options import EXIT_FAILED, AsJson, Timeout, print_json, print_lines, settings_now
 
 dlq = typer.Typer(
     name="dlq",
-    help="The records that were put aside: list them, and show one.",
+    help="The records that were put aside: list them, show one, replay them.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -106,3 +106,58 @@ def show(
         print_json(output.plain_shown(shown, content=content))
     else:
         output.shown(shown, content=content)
+
+
+@dlq.command()
+def replay(
+    cause: Causes = None,
+    table: Tables = None,
+    key: Key = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be replayed, and ask nobody.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also letters that were replayed before.")] = False,
+    accept_recreated: Annotated[
+        bool,
+        typer.Option(
+            "--accept-recreated",
+            help="Also letters whose topic was created again: any record of the row there is newer.",
+        ),
+    ] = False,
+    accept_gone: Annotated[
+        bool,
+        typer.Option(
+            "--accept-gone",
+            help="Also letters whose record the source does not keep any more, although a newer change of "
+            "the row may have been removed with it.",
+        ),
+    ] = False,
+    wait: Annotated[
+        float, typer.Option("--wait", min=1, metavar="SECONDS", help="How long to wait for the next answer.")
+    ] = 60.0,
+    timeout: Timeout = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """Have the records of dead letters applied again, by the running service; never over a newer row.
+
+    A letter is left out when its source topic has a newer change of the row, when it can still not be read,
+    and when it was replayed before. The service answers for each of the others. Exit code 1 when some letters
+    still have to be looked after.
+    """
+    settings = settings_now()
+    from vectide import cli_dlq_output as output
+    from vectide.app_letters import LettersRequest
+    from vectide.app_replay import ReplayRequest
+    from vectide.app_replay import replay as perform
+
+    letters = LettersRequest(cause or (), table or (), key, since, until, limit, timeout)
+    request = ReplayRequest(letters, dry_run, again, accept_recreated, accept_gone, wait)
+    tell = (lambda one: print_lines([output.plain_replayed(one)])) if as_json else output.replayed
+    done = perform(settings, request, tell)
+    if not as_json:
+        output.replay_summary(done)
+    if not done.complete:
+        raise typer.Exit(EXIT_FAILED)

@@ -13,6 +13,7 @@ from vectide.cli_output import clean, plain_preview, preview_lines, say
 
 if TYPE_CHECKING:
     from vectide.app_letters import DeadLetter, Found, Listed, Shown
+    from vectide.app_replay import Candidate, Replayed
     from vectide.app_topics import Needs, TopicState
 
 
@@ -165,6 +166,33 @@ def _plain_bytes(value: bytes | None) -> Any:
         return value.decode()
     except ValueError:
         return {"base64": base64.b64encode(value).decode()}
+
+
+# --- replay ---------------------------------------------------------------------------------------------
+
+
+def replayed(one: Candidate) -> None:
+    """One letter, as soon as its outcome is known."""
+    letter = one.letter
+    style = "green" if one.is_good else "bold red"
+    line = Text.assemble((f"{one.outcome:<15}", style), f" {letter.source}  ")
+    line.append(f"letter {letter.at.partition}@{letter.at.offset}  {clean(letter.cause)}", "dim")
+    if one.reason:
+        line.append(f"  {clean(one.reason)}")
+    say(line)
+
+
+def replay_summary(done: Replayed) -> None:
+    """How many there were of each outcome, and what that means."""
+    for outcome, count in done.counts.items():
+        say(Text.assemble((f"{count} {outcome}", "bold"), f": {done.meaning(outcome)}"))
+    if not done.letters:
+        say(Text("No dead letters.", "bold"))
+
+
+def plain_replayed(one: Candidate) -> dict[str, Any]:
+    """One letter and its outcome for JSON."""
+    return _plain(one.letter) | {"outcome": one.outcome, "reason": one.reason or None}
 
 
 # --- topics ---------------------------------------------------------------------------------------------

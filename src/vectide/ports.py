@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from vectide.core.failures import Failure
 from vectide.core.model import Change, Point, Record, Row, Stamp, Value
+from vectide.core.replays import Answer, Request
 
 #: One vector: shape ``(dimensions,)``, float32.
 Vector = npt.NDArray[np.float32]
@@ -532,6 +533,27 @@ class LogReader(Protocol):
         """The records from one offset up to another (exclusive, not behind the end), in order per partition;
         what is not kept any more is passed over. Gives up when nothing arrives for ``patience_s``."""
         ...
+
+
+class ReplayDesk(Protocol):
+    """Where requests to replay dead letters arrive and are answered. Only :meth:`take` belongs to the thread
+    that owns the state; ``logs`` and :meth:`answer` to one worker at a time."""
+
+    @property
+    def logs(self) -> LogReader:
+        """Reads the letters and what follows their records."""
+        ...
+
+    def take(self) -> Sequence[Request | Answer]:
+        """What has arrived since the last call, in its order: requests, and answers of all replicas. Never
+        blocks."""
+        ...
+
+    def answer(self, answers: Sequence[Answer], deadline: Deadline) -> None:
+        """Returns when the broker has confirmed the answers; raises :class:`AdapterError` else."""
+        ...
+
+    def close(self) -> None: ...
 
 
 # --- telemetry ------------------------------------------------------------------------------------------

@@ -289,7 +289,7 @@ def _contradictions(values: _Values, tables: Tables) -> Iterator[str]:
     yield from _store_contradictions(values["store"])
     topics: tuple[str, ...] = values["kafka"].get("topics", ())
     yield from _topic_contradictions(topics, tables)
-    yield from _loops(values["dlq"].get("topic", DlqSettings().topic), topics, tables)
+    yield from _loops(values["dlq"], topics, tables)
 
 
 def _embedder_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
@@ -326,13 +326,18 @@ def _topic_contradictions(topics: tuple[str, ...], tables: Tables) -> Iterator[s
         yield f"tables.{name}.source: {PREFIX}KAFKA__TOPICS does not take in this topic"
 
 
-def _loops(dlq: str, topics: tuple[str, ...], tables: Tables) -> Iterator[str]:
-    """A dead-letter topic that is consumed feeds itself for ever."""
-    if any(topic_matches(topic, dlq) for topic in topics):
-        yield f"{PREFIX}DLQ__TOPIC: is taken in by {PREFIX}KAFKA__TOPICS, which would be an endless loop"
-    for name, source in tables.sources.items():
-        if topic_matches(source, dlq):
-            yield f"{PREFIX}DLQ__TOPIC: is the source of table {name}, which would be an endless loop"
+def _loops(given: Mapping[str, Any], topics: tuple[str, ...], tables: Tables) -> Iterator[str]:
+    """A topic of ours that is consumed as a source feeds itself for ever."""
+    ours = DlqSettings(**given)
+    if ours.topic == ours.replays:
+        yield f"{PREFIX}DLQ__REPLAY_TOPIC: must be another topic than {PREFIX}DLQ__TOPIC"
+    named = {f"{PREFIX}DLQ__TOPIC": ours.topic, f"{PREFIX}DLQ__REPLAY_TOPIC": ours.replays}
+    for variable, own in named.items():
+        if any(topic_matches(topic, own) for topic in topics):
+            yield f"{variable}: is taken in by {PREFIX}KAFKA__TOPICS, which would be an endless loop"
+        for name, source in tables.sources.items():
+            if topic_matches(source, own):
+                yield f"{variable}: is the source of table {name}, which would be an endless loop"
 
 
 # --- showing --------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from vectide.ports import (
     Outcome,
     Partition,
     Remove,
+    ReplayDesk,
     SourceListener,
     Stored,
     Write,
@@ -422,6 +423,7 @@ class Pump:
         *,
         store: FaultyStore | None = None,
         tables: Sequence[TableMapping] = (PRODUCTS, USERS),
+        replays: ReplayDesk | None = None,
         **policy: Any,
     ) -> None:
         self.log = log
@@ -446,6 +448,7 @@ class Pump:
             telemetry=self.telemetry,
             log=self.events,
             random=lambda: 0.5,
+            replays=replays,
         )
         self.stream = Stream(parts, StreamPolicy(**policy))
         self.stream.start()
@@ -498,7 +501,8 @@ class Pump:
     @property
     def in_flight(self) -> int:
         """Records received and not settled."""
-        trackers = [lane.tracker for lane in self.stream.lanes.values()]
+        lanes = [*self.stream.lanes.values(), *self.stream.stations.replays.lanes]
+        trackers = [lane.tracker for lane in lanes]
         return sum(len(tracker) - tracker.settled_ahead for tracker in trackers)
 
     def check(self) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from tests.pipeline.shop import Shop, running, until
-from tests.pipeline.verbs import Vectide
+from tests.pipeline.verbs import Ran, Vectide
 
 from vectide.core.letters import PREFIX
 from vectide.core.model import Record
@@ -236,6 +237,164 @@ def test_a_topic_that_was_created_again_has_not_the_record(
     assert "was created again" in vectide(shop.environment(), "dlq", "show", "0").out
 
 
+# --- replay ---------------------------------------------------------------------------------------------
+
+WRONG_TYPES = {"name": "numeric(10,2)"}
+
+
+@pytest.fixture
+def replays(shop: Shop, broker: BrokerProcess) -> Shop:
+    """The shop with its replay topic."""
+    broker.create_topic(f"{shop.dlq}.replay")
+    return shop
+
+
+def put_aside(shop: Shop, *records: Record) -> dict[str, str]:
+    """Let the service dead-letter these records; returns the environment in which it would take them."""
+    before = len(shop.letters())
+    shop.produce(*records)
+    wrong = shop.environment(VECTIDE_TABLES=shop.tables(types=WRONG_TYPES))
+    with running(wrong) as service:
+        until(lambda: len(shop.letters()) == before + len(records), "the letters")
+        until(lambda: shop.committed() > 0, "the offsets")
+        service.signal(15)
+        assert service.wait() == 0
+    return shop.environment()
+
+
+def outcomes(ran: Ran) -> list[tuple[int, str]]:
+    return [(line["offset"], line["outcome"]) for line in ran.json_lines]
+
+
+def test_replayed_letters_end_in_the_store_once(vectide: Vectide, replays: Shop) -> None:
+    environment = put_aside(replays, replays.upsert(1, "a tent"), replays.upsert(2, "a chair"))
+    dry = vectide(environment, "dlq", "replay", "--dry-run", "--json")
+    assert (dry.code, outcomes(dry)) == (0, [(0, "would_replay"), (1, "would_replay")])
+    with running(environment) as service:
+        service.until_ready()
+        ran = vectide(environment, "dlq", "replay", "--json", "--key", "1")
+        assert (ran.code, outcomes(ran)) == (0, [(0, "written")])
+        assert replays.stored() == {1: "a tent"}
+        people = vectide(environment, "dlq", "replay")
+        assert people.code == 0
+        assert people.out.splitlines()[-2:] == [
+            "1 replayed_before: was replayed before (--again replays it nevertheless)",
+            "1 written: the row was written",
+        ]
+        assert replays.stored() == {1: "a tent", 2: "a chair"}
+        again = vectide(environment, "dlq", "replay", "--json", "--again")
+        assert (again.code, outcomes(again)) == (0, [(0, "skipped"), (1, "skipped")])
+        assert 'vectide_replays_total{outcome="written"' in service.get("/metrics")[1]
+        replayed = service.events("replayed")
+    assert replayed
+    assert "tent" not in str(replayed)
+
+
+def test_a_letter_with_a_newer_change_of_its_row_is_superseded(vectide: Vectide, replays: Shop) -> None:
+    """Invariant 3: what was deleted since stays deleted."""
+    environment = put_aside(
+        replays,
+        replays.upsert(1, "first"),
+        replays.upsert(1, "second"),
+        replays.upsert(2, "deleted"),
+        replays.upsert(3, "changed"),
+    )
+    replays.produce(replays.delete(2), replays.upsert(3, "changed since"))
+    with running(environment):
+        until(lambda: replays.committed() == 6, "the newer changes to be applied")
+        ran = vectide(environment, "dlq", "replay", "--json")
+    assert ran.code == 0
+    assert outcomes(ran) == [(0, "superseded"), (2, "superseded"), (3, "superseded"), (1, "written")]
+    assert replays.stored() == {1: "second", 3: "changed since"}
+
+
+def test_a_letter_that_fails_again_is_a_letter_again(vectide: Vectide, replays: Shop) -> None:
+    environment = put_aside(replays, replays.upsert(1, "a tent"))
+    strict = replays.environment(VECTIDE_TABLES=replays.tables(types=WRONG_TYPES))
+    assert outcomes(vectide(strict, "dlq", "replay", "--json")) == [(0, "still_fails")]
+    # The operator's settings are mended already, the service's are not.
+    with running(strict) as service:
+        service.until_ready()
+        ran = vectide(environment, "dlq", "replay", "--json")
+        assert (ran.code, outcomes(ran)) == (1, [(0, "dead_lettered")])
+    found = vectide(environment, "dlq", "list", "--json").json_lines
+    assert [(letter["offset"], letter["attempts"]) for letter in found] == [(0, 1), (0, 2)]
+    with running(environment) as service:
+        service.until_ready()
+        ran = vectide(environment, "dlq", "replay", "--json")
+        assert (ran.code, outcomes(ran)) == (0, [(0, "replayed_before"), (0, "written")])
+    assert replays.stored() == {1: "a tent"}
+
+
+def test_a_request_that_nobody_answers_is_told_and_still_counts(vectide: Vectide, replays: Shop) -> None:
+    environment = put_aside(replays, replays.upsert(1, "a tent"))
+    ran = vectide(environment, "dlq", "replay", "--json", "--wait", "1")
+    assert (ran.code, outcomes(ran)) == (1, [(0, "unanswered")])
+    assert outcomes(vectide(environment, "dlq", "replay", "--json")) == [(0, "under_way")]
+    with running(environment):
+        until(lambda: replays.stored() == {1: "a tent"}, "the request to be taken up")
+        until(
+            lambda: outcomes(vectide(environment, "dlq", "replay", "--json")) == [(0, "replayed_before")],
+            "the answer",
+        )
+
+
+def test_replays_reach_the_owner_among_several_replicas(
+    vectide: Vectide, replays: Shop, broker: BrokerProcess
+) -> None:
+    """Invariant 4: every partition has one owner, whoever is asked."""
+    wide = f"{replays.topic}.wide"
+    broker.create_topic(wide, 4)
+    replays.topic = wide
+    records = [replace(replays.upsert(n, f"product {n}"), partition=n % 4) for n in range(12)]
+    environment = put_aside(replays, *records)
+    with running(environment) as one, running(environment) as other:
+        for service in (one, other):
+            service.until_ready()
+            until(lambda: "vectide_lanes 2.0" in service.get("/metrics")[1], "two partitions each")  # noqa: B023
+        ran = vectide(environment, "dlq", "replay", "--json")
+        assert {outcome for _, outcome in outcomes(ran)} == {"written"}
+        assert ran.code == 0
+        assert len(one.events("replayed")) == len(other.events("replayed")) == 6
+    assert replays.stored() == {n: f"product {n}" for n in range(12)}
+
+
+def test_letters_whose_order_is_not_known_are_left_to_the_operator(
+    vectide: Vectide, replays: Shop, broker: BrokerProcess
+) -> None:
+    environment = put_aside(replays, replays.upsert(1, "a tent"), replays.upsert(2, "a chair"))
+    broker.delete_records(replays.topic, 0, 1)
+    ran = vectide(environment, "dlq", "replay", "--json", "--dry-run")
+    assert (ran.code, outcomes(ran)) == (1, [(0, "gone"), (1, "would_replay")])
+    ran = vectide(environment, "dlq", "replay", "--json", "--dry-run", "--accept-gone")
+    assert (ran.code, outcomes(ran)) == (0, [(0, "would_replay"), (1, "would_replay")])
+    broker.delete_topic(replays.topic)
+    broker.create_topic(replays.topic)
+    replays.produce(replays.upsert(2, "a new chair"))
+    ran = vectide(environment, "dlq", "replay", "--json", "--dry-run")
+    assert (ran.code, outcomes(ran)) == (1, [(0, "recreated"), (1, "recreated")])
+    with running(environment):
+        until(lambda: replays.stored(), "the new topic to be read")
+        ran = vectide(environment, "dlq", "replay", "--json", "--accept-recreated")
+    assert (ran.code, outcomes(ran)) == (0, [(1, "superseded"), (0, "written")])
+    assert replays.stored() == {1: "a tent", 2: "a new chair"}
+
+
+def test_letters_of_tables_that_are_gone_are_told(vectide: Vectide, replays: Shop) -> None:
+    put_aside(replays, replays.upsert(1, "a tent"))
+    environment = replays.environment(VECTIDE_TABLES=replays.tables(source="elsewhere"))
+    ran = vectide(environment, "dlq", "replay", "--json", "--dry-run")
+    assert (ran.code, outcomes(ran)) == (1, [(0, "unmapped")])
+
+
+def test_replay_needs_its_topic(vectide: Vectide, shop: Shop) -> None:
+    ran = vectide(shop.environment(), "dlq", "replay")
+    assert ran.code == 3
+    assert f"no topic {shop.dlq}.replay" in ran.err
+    assert "`vectide topics --create`" in ran.err
+    assert vectide(shop.environment(), "dlq", "replay", "--dry-run").code == 0
+
+
 # --- topics ---------------------------------------------------------------------------------------------
 
 
@@ -247,7 +406,8 @@ def test_topics_lists_what_is_needed_and_what_is_there(
     environment = shop.environment(VECTIDE_KAFKA__TOPICS=pattern, VECTIDE_TABLES=shop.tables(source=pattern))
     ran = vectide(environment, "topics", "--json", "--principal", "User:us")
     assert ran.code == 0
-    source, letters = ran.json["topics"]
+    source, letters, replays = ran.json["topics"]
+    assert (replays["role"], replays["missing"]) == ("replays", True)
     assert source["found"] == [
         {"name": shop.topic, "partitions": 1},
         {"name": f"{shop.topic}.wide", "partitions": 3},

@@ -28,7 +28,7 @@ def test_the_right_for_a_pattern_is_on_what_every_match_begins_with(pattern: str
 
 
 def test_each_right_is_the_least_that_does() -> None:
-    found = rights(["shop.products", r"^logs\..*", "^(a|b)"], "readers", "letters")
+    found = rights(["shop.products", r"^logs\..*", "^(a|b)"], "readers", "letters", "replays")
     assert [(right.resource, right.name, right.operations, right.prefixed) for right in found] == [
         ("topic", "shop.products", ("READ",), False),
         ("topic", "logs.", ("READ",), True),
@@ -36,6 +36,7 @@ def test_each_right_is_the_least_that_does() -> None:
         ("group", "readers", ("READ",), False),
         ("topic", "letters", ("WRITE",), False),
         ("topic", "letters", ("READ",), False),
+        ("topic", "replays", ("READ", "WRITE"), False),
     ]
 
 

@@ -47,6 +47,9 @@ class Lane:
     barrier: Record | None = None
     #: Works and letters that are under way for this lane.
     busy: int = 0
+    #: Set where the lane is there for one dead letter that is replayed, beside the lane of its partition:
+    #: how often the record was tried before.
+    tried: int | None = None
 
     @property
     def id(self) -> tuple[str, int]:
@@ -56,6 +59,11 @@ class Lane:
     def table(self) -> str:
         """Id of the lane's table, empty when it has none."""
         return "" if self.mapping is None else self.mapping.table
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether it is there for one record that is applied again: that says nothing of its table."""
+        return self.tried is not None
 
     @property
     def active(self) -> bool:

@@ -24,6 +24,7 @@ class Role(Enum):
 
     SOURCE = "source"
     DEAD_LETTERS = "dead_letters"
+    REPLAYS = "replays"
 
     @property
     def is_ours(self) -> bool:
@@ -78,6 +79,20 @@ def dead_letter_topic(name: str, largest_message_bytes: int = DEFAULT_MESSAGE_BY
     )
 
 
+def replay_topic(name: str) -> Topic:
+    """Requests and answers are small. They are kept as long as letters, so that it is known which were
+    replayed."""
+    return Topic(
+        name,
+        Role.REPLAYS,
+        {
+            "cleanup.policy": "delete",
+            "retention.ms": str(LETTERS_KEPT_MS),
+            "message.timestamp.type": "LogAppendTime",
+        },
+    )
+
+
 # --- rights ---------------------------------------------------------------------------------------------
 
 
@@ -93,14 +108,15 @@ class Right:
     prefixed: bool = False
 
 
-def rights(subscribed: Iterable[str], group: str, dead_letters: str) -> Sequence[Right]:
-    """The least that ``vectide run`` needs, and its verbs for dead letters. ``subscribed``: names, and
+def rights(subscribed: Iterable[str], group: str, dead_letters: str, replays: str) -> Sequence[Right]:
+    """The least that ``vectide run`` needs, and for dead letters its verbs. ``subscribed``: names, and
     patterns that begin with ``^``."""
     return [
         *(_right_of_source(source) for source in dict.fromkeys(subscribed)),
         Right("group", group, ("READ",), "join the group, commit offsets"),
         Right("topic", dead_letters, ("WRITE",), "put records aside"),
-        Right("topic", dead_letters, ("READ",), "vectide dlq"),
+        Right("topic", dead_letters, ("READ",), "list, show and replay them"),
+        Right("topic", replays, ("READ", "WRITE"), "requests to replay, and their answers"),
     ]
 
 

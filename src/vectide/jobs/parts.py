@@ -10,12 +10,13 @@ from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import DEFAULT_POLICY, FailurePolicy
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, Record
-from vectide.ports import Clock, DeadLetters, Embedder, Executor, Log, Source, Store, Telemetry
+from vectide.ports import Clock, DeadLetters, Embedder, Executor, Log, ReplayDesk, Source, Store, Telemetry
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that the pump talks to. ``decode`` is pure; ``mapping_of`` finds the table of a topic."""
+    """Everything that the pump talks to. ``decode`` is pure; ``mapping_of`` finds the table of a topic.
+    ``replays`` is there where dead letters may be replayed."""
 
     source: Source
     decode: Callable[[Record], Change]
@@ -28,6 +29,7 @@ class Parts:
     telemetry: Telemetry
     log: Log
     random: Callable[[], float]
+    replays: ReplayDesk | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class StreamPolicy:
     embed_timeout_s: float = 30.0
     store_timeout_s: float = 30.0
     dead_letter_timeout_s: float = 30.0
+    replay_timeout_s: float = 60.0
     records_in_flight: int = 40_000
     bytes_in_flight: int = 256 * 2**20
     poll_records: int = 50
@@ -65,6 +68,7 @@ class StreamPolicy:
             "embed": self.embed_concurrency,
             "dead_letter": 1,
             "purge": 1,
+            "replay": 1,
             "write": self.write_concurrency,
             "lookup": self.lookup_concurrency,
         }

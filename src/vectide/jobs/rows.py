@@ -74,7 +74,7 @@ class Rows:
             self._settle(lane, entry.record, "skipped", "superseded")
         self._settle(lane, last.record, outcome, reason)
         self._count_savings(work, outcome, reason)
-        if outcome in ("written", "deleted"):
+        if outcome in ("written", "deleted") and not lane.is_replay:
             self._observe_freshness(lane, last.change)
         work.queue.news_by_s = None
         self._end(work)

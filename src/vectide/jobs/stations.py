@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from vectide.core import signals
 from vectide.core.batcher import BatchLimits
@@ -16,13 +16,16 @@ from vectide.core.model import Position, Row
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
 from vectide.jobs.embed import Embed
+from vectide.jobs.intake import Intake
 from vectide.jobs.letters import Letters
 from vectide.jobs.lookup import LookUp
 from vectide.jobs.parts import Parts, StreamPolicy
+from vectide.jobs.replays import Replays
 from vectide.jobs.rows import Rows, Settle
 from vectide.jobs.truncates import Truncates
 from vectide.jobs.work import Work
 from vectide.jobs.write import Write
+from vectide.ports import Partition
 
 T = TypeVar("T")
 _NEVER = 2**62
@@ -39,11 +42,22 @@ class Ends:
     lift: Callable[[Lane], None]
 
 
+#: Requests to replay a dead letter that are looked into together.
+REPLAY_ITEMS: Final = 50
+
+
 class Stations:
     """Owned by the pump. Look-ups and writes have one station per collection, so that trouble with one
     collection does not hold up another."""
 
-    def __init__(self, parts: Parts, policy: StreamPolicy, ends: Ends) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        policy: StreamPolicy,
+        ends: Ends,
+        intake: Intake,
+        lanes: Mapping[Partition, Lane],
+    ) -> None:
         self._parts = parts
         self._policy = policy
         self._caller = caller = Caller(parts)
@@ -71,6 +85,19 @@ class Stations:
         self.truncates = Truncates(
             parts, caller, purges, policy.store_timeout_s, ends.settle, ends.halt, ends.lift
         )
+        asked = self._station("replay", BatchLimits(items=REPLAY_ITEMS, linger_s=0.02), 1, patient)
+        self.replays = Replays(
+            parts,
+            caller,
+            asked,
+            rows,
+            intake,
+            lanes,
+            policy.replay_timeout_s,
+            self.letters.add,
+            ends.settle,
+        )
+        self.truncates.is_held_up = lambda lane: bool(self.replays.beside([lane]))
         rows.look_up = self._add_look_up
         rows.write = self._add_write
         rows.send_letter = self.letters.add
@@ -92,6 +119,7 @@ class Stations:
     def dispatch(self, *, flush: bool) -> None:
         """Start every call that may start now. Writes go first: they free rows and memory."""
         self._start_all(self.letters.station, self.letters.start, flush)
+        self._start_all(self.replays.station, self.replays.start, flush)
         self.truncates.begin_due()
         self._start_all(self.truncates.station, self.truncates.start, flush)
         for collection, writes in self._writes.items():
@@ -145,6 +173,7 @@ class Stations:
         yield self._embed.station
         yield from self._writes.values()
         yield self.truncates.station
+        yield self.replays.station
         yield self.letters.station
 
     def _writes_are_behind(self) -> bool:

@@ -41,7 +41,7 @@ class Stream:
         self.lanes: dict[Partition, Lane] = {}
         self.intake = Intake(parts, policy, self.lanes)
         ends = Ends(self.settle, self._may_dead_letter, self.halt, self.intake.lift_barrier)
-        self.stations = Stations(parts, policy, ends)
+        self.stations = Stations(parts, policy, ends, self.intake, self.lanes)
         self.status = assess(started=False, stopping=False, troubles=())
         self.stopping = False
         self.finished = False
@@ -70,6 +70,7 @@ class Stream:
         self._flowing = bool(records)
         for record in records:
             self._receive(record)
+        self.stations.replays.step()
         self._dispatch()
         self.intake.balance()
         self._commit_when_due()
@@ -123,6 +124,7 @@ class Stream:
             change = self._parts.decode(record)
             self._place(lane, record, change)
         except DecodeError as error:
+            self.stations.replays.met_poison(lane, record.key)
             if lane.mapping is None:
                 self.settle(lane, record, "skipped", "unmapped_topic")
             else:
@@ -140,6 +142,7 @@ class Stream:
             case Truncated():
                 self.intake.raise_barrier(lane, record)
                 self.stations.truncates.add(lane, record)
+                self.stations.replays.met_truncate(lane)
                 self.stations.rows.wake(lambda queue: queue.waiting[0].lane is lane)
             case Upserted() | Deleted():
                 unneeded = lane.mapping.skip_reason(change)
@@ -147,6 +150,7 @@ class Stream:
                     self.settle(lane, record, "skipped", unneeded)
                     return
                 row = lane.mapping.row_of(change)
+                self.stations.replays.met(lane, row)
                 self.stations.rows.add(row, Entry(lane, record, change, self._now()))
 
     # --- settle and commit ------------------------------------------------------------------------------
@@ -156,6 +160,8 @@ class Stream:
         if not lane.held:
             return
         self.intake.settle(lane, record.offset, outcome, reason)
+        if lane.is_replay:
+            self.stations.replays.settled(lane, outcome, reason)
 
     def _may_dead_letter(self, table: str) -> bool:
         return self.intake.breaker(table).dead_letter()
@@ -206,7 +212,8 @@ class Stream:
         lanes = [self.lanes[partition] for partition in partitions if partition in self.lanes]
         self._leave(lanes)
         deadline = Deadline.after(self._parts.clock, self._policy.revoke_drain_s)
-        while any(lane.busy for lane in lanes) and not deadline.passed:
+        beside = self.stations.replays.beside(lanes)
+        while any(lane.busy for lane in [*lanes, *beside]) and not deadline.passed:
             self._advance(self._policy.busy_wait_s)
         self._commit_now(lanes)
         # Not ``lanes``: one that halted during the drain has a successor.
@@ -227,11 +234,13 @@ class Stream:
                 self.stations.rows.wake(lambda queue: queue.waiting[0].lane is lane)
 
     def _leave(self, lanes: Sequence[Lane]) -> None:
+        self.stations.replays.leave(lanes)
         for lane in lanes:
             lane.leaving = True
         self.stations.sweep()
 
     def _forget(self, lanes: Sequence[Lane]) -> None:
+        self.stations.replays.forget(lanes)
         for lane in lanes:
             lane.held = False
             self.lanes.pop(lane.id, None)
@@ -256,7 +265,7 @@ class Stream:
 
     def _finish_when_drained(self) -> None:
         lanes = list(self.lanes.values())
-        drained = not any(lane.busy for lane in lanes)
+        drained = not any(lane.busy for lane in [*lanes, *self.stations.replays.beside(lanes)])
         if not drained and self._now() < self._stop_at_s:
             self._parts.source.poll(1, self._poll_wait_s())  # keeps the membership; everything is paused
             return
@@ -308,6 +317,7 @@ class Stream:
         self.intake.publish()
         self.stations.publish()
         self.stations.rows.wake_overdue()
+        self.stations.replays.tick()
         for lane in self.lanes.values():
             if lane.resting and now >= lane.probe_at_s:
                 self.intake.probe(lane)
