@@ -27,7 +27,7 @@ test: setup ## unit, contract, pipeline and simulation tests (ARGS= goes to pyte
 	@$(BIN)/python -m pytest -m "not real" $(ARGS)
 
 .PHONY: test-real
-test-real: setup ## the service on a real Kafka, Connect, Debezium and PostgreSQL; needs Java 17 and Maven
+test-real: setup ## the service on a real Kafka, Connect, Debezium, registry, PostgreSQL and MariaDB; needs Java 17 and Maven
 	@$(BIN)/python -m pytest -m real -rs tests/real $(ARGS)
 
 .PHONY: simulate

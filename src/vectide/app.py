@@ -11,10 +11,11 @@ from vectide import __version__, codecs, embedders, stores
 from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import Kind
-from vectide.core.model import DecodeError, Record, Upserted
+from vectide.core.model import Change, DecodeError, Record, Upserted
 from vectide.deadletters import KafkaDeadLetters
 from vectide.jobs.executor import SystemClock
 from vectide.jobs.parts import StreamPolicy
+from vectide.jobs.schemas import patient_decoder
 from vectide.ops.logs import Logs
 from vectide.ops.metrics import PrometheusTelemetry
 from vectide.ports import (
@@ -24,6 +25,7 @@ from vectide.ports import (
     Deadline,
     Embedder,
     MissingExtra,
+    SchemaRegistry,
     StartupRefused,
     Store,
 )
@@ -32,6 +34,7 @@ from vectide.sources.kafka import KafkaSource
 from vectide.sources.kafka_replays import KafkaReplays
 
 T = TypeVar("T")
+Decode = Callable[[Record], Change]
 
 #: Records of each partition that the start-up looks at to verify the mapped columns.
 SAMPLE_RECORDS: Final = 5
@@ -68,12 +71,35 @@ def build_store(settings: Settings) -> Store:
 
 
 def build_codec(settings: Settings) -> Codec:
+    registry = settings.registry
+    framed = {"frame": registry.frame, "format": registry.format} if registry.used else {}
     return codecs.load(
-        "json",
+        "registry" if registry.used else "json",
         unavailable=settings.codec.unavailable_placeholder,
         lenient_keys=any(mapping.key for mapping in settings.mappings),
         mapping_of=settings.mapping_of,
+        **framed,
     )
+
+
+def build_registry(settings: Settings) -> SchemaRegistry | None:
+    """The configured schema registry, None without one; nothing has been asked of it yet."""
+    given = settings.registry
+    if not given.used or given.url is None:
+        return None
+    try:
+        # Its client takes half a second to import: only those pay who need it.
+        from vectide.registry import Registry, RegistryAuth
+    except ImportError as error:
+        raise MissingExtra(
+            f'a schema registry needs {error.name}, which is not installed: pip install "vectide[registry]"'
+        ) from None
+    return Registry(given.url, RegistryAuth(**given.credentials), timeout_s=given.timeout_s)
+
+
+def build_decoder(settings: Settings, codec: Codec, registry: SchemaRegistry | None) -> Decode:
+    """What decodes at once, and waits for the registry where it has to."""
+    return patient_decoder(codec, registry, SystemClock(), settings.registry.timeout_s)
 
 
 def build_source(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) -> KafkaSource:
@@ -124,6 +150,7 @@ class Dependencies:
     source: KafkaSource
     dead_letters: KafkaDeadLetters
     codec: Codec
+    registry: SchemaRegistry | None = None
 
 
 def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) -> Dependencies:
@@ -147,12 +174,13 @@ def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) ->
     store = built("VECTIDE_STORE__KIND", lambda: build_store(settings))
     source = built("kafka", lambda: build_source(settings, telemetry, logs))
     dead_letters = built("dlq", lambda: build_dead_letters(settings))
+    registry = built("VECTIDE_REGISTRY__URL", lambda: build_registry(settings))
     if embedder is not None:
         problems += chunk_problems(settings, embedder)
     if problems or embedder is None or store is None or source is None or dead_letters is None:
         # Kafka's properties are refused by both of its clients.
         raise SettingsError(list(dict.fromkeys(problems)))
-    return Dependencies(embedder, store, source, dead_letters, build_codec(settings))
+    return Dependencies(embedder, store, source, dead_letters, build_codec(settings), registry)
 
 
 def chunk_problems(settings: Settings, embedder: Embedder) -> list[str]:
@@ -187,6 +215,7 @@ def policy_of(settings: Settings) -> StreamPolicy:
         write_concurrency=store.concurrency,
         embed_timeout_s=embedder.timeout_s,
         store_timeout_s=store.timeout_s,
+        schema_timeout_s=settings.registry.timeout_s,
         records_in_flight=limits.records_in_flight,
         bytes_in_flight=int(limits.bytes_in_flight),
         commit_interval_s=limits.commit_interval_s,
@@ -227,7 +256,7 @@ def newest_records(source: KafkaSource, per_partition: int, deadline: Deadline) 
     return source.sample(source.topics_matching(deadline), per_partition, deadline)
 
 
-def unknown_columns(settings: Settings, records: Sequence[Record], codec: Codec) -> list[str]:
+def unknown_columns(settings: Settings, records: Sequence[Record], decode: Decode) -> list[str]:
     """Problems with mapped columns, from these events; none for tables that have no event among them.
 
     A column that no event knows would otherwise halt its table at the first record.
@@ -237,7 +266,7 @@ def unknown_columns(settings: Settings, records: Sequence[Record], codec: Codec)
     for record in records:
         mapping = settings.mapping_of(record.topic)
         try:
-            change = codec.decode(record)
+            change = decode(record)
         except DecodeError:
             continue  # the stream will meet it, and dead-letter it
         if mapping is not None and isinstance(change, Upserted):

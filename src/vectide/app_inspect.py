@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,9 @@ from vectide.app import (
     Dependencies,
     build_all,
     build_codec,
+    build_decoder,
     build_embedder,
+    build_registry,
     build_source,
     build_store,
     check_topics,
@@ -39,6 +42,7 @@ from vectide.ports import (
     Deadline,
     Embedder,
     Hit,
+    SchemaRegistry,
     Searchable,
     StartupRefused,
     Store,
@@ -92,6 +96,8 @@ def check(
         given.dead_letters.close()
         given.store.close()
         given.embedder.close()
+        if given.registry is not None:
+            given.registry.close()
     return checks.results
 
 
@@ -113,13 +119,16 @@ class _Checks:
         address = "DSN" if self._settings.store.dsn else "URL"
         at_store = f"check VECTIDE_STORE__{address}, the network, and that the server runs"
         self._check("store", self._ask_store, at_store)
+        if self._given.registry is not None:
+            at_registry = "check VECTIDE_REGISTRY__URL, the network, and that the registry runs"
+            self._check("registry", partial(self._ask_registry, self._given.registry), at_registry)
         at_kafka = "check VECTIDE_KAFKA__BOOTSTRAP_SERVERS and __EXTRA, the network, and that the brokers run"
         self._check("topics", self._ask_kafka, at_kafka)
         if not self._reached:
             self._skip("Kafka does not answer", "dead letters", "events")
             return
         self._check("dead letters", self._ask_dead_letters, at_kafka)
-        self._check("events", self._ask_events, at_kafka)
+        self._check("events", self._ask_events, "check Kafka and the schema registry, and the network")
 
     def _deadline(self) -> Deadline:
         return Deadline.after(_CLOCK, self._timeout_s)
@@ -150,6 +159,9 @@ class _Checks:
         specs = collections_of(self._settings, self._given.embedder)
         return _listed({name: _exists(store, spec, self._deadline()) for name, spec in specs.items()})
 
+    def _ask_registry(self, registry: SchemaRegistry) -> str:
+        return registry.check(self._deadline())
+
     def _ask_kafka(self) -> str:
         source = self._given.source
         topics = source.topics_matching(self._deadline())
@@ -163,14 +175,14 @@ class _Checks:
 
     def _ask_events(self) -> str:
         newest = newest_records(self._given.source, SAMPLE_RECORDS, self._deadline())
-        codec = self._given.codec
-        problems = unknown_columns(self._settings, newest, codec)
+        decode = build_decoder(self._settings, self._given.codec, self._given.registry)
+        problems = unknown_columns(self._settings, newest, decode)
         if problems:
             raise CheckFailed("; ".join(problems), "correct the columns in the tables file")
         found = []
         for mapping in self._settings.mappings:
             records = [record for record in newest if self._settings.mapping_of(record.topic) is mapping]
-            found.append(f"{mapping.table}: {judge_events(records, codec.decode, mapping)}")
+            found.append(f"{mapping.table}: {judge_events(records, decode, mapping)}")
         return "; ".join(found)
 
 
@@ -214,8 +226,11 @@ def preview(settings: Settings, request: PreviewRequest) -> Iterator[Preview]:
         stack.callback(store.close)
         records, logs = _records(settings, request)
         stored = _stored(settings, request, embedder, store)
+        registry = build_registry(settings)
+        if registry is not None:
+            stack.callback(registry.close)
         rules = Rules(
-            decode=build_codec(settings).decode,
+            decode=build_decoder(settings, build_codec(settings), registry),
             mapping_of=settings.mapping_of,
             capabilities=store.capabilities,
             limits=embedder.limits,

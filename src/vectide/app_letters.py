@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from vectide.app import build_codec
+from vectide.app import Decode, build_codec, build_decoder, build_registry
 from vectide.app_inspect import PreviewRequest, preview
 from vectide.core.letters import Choice, KeyWanted, Place, moment_ms
 from vectide.core.letters import DeadLetter as DeadLetter
-from vectide.core.model import Change, Columns, Record, canonical_json
+from vectide.core.model import Columns, Record, canonical_json
 from vectide.jobs.executor import SystemClock
 from vectide.jobs.originals import Lost, is_wanted, key_of, original_of, recreated
 from vectide.jobs.preview import Preview
@@ -26,7 +26,8 @@ _CLOCK: Final = SystemClock()
 @dataclass(frozen=True, slots=True)
 class LettersRequest:
     """Which letters: see :class:`~vectide.core.letters.Choice`. ``since`` and ``until`` as people write
-    them; ``limit``: only so many, the newest. ``timeout_s``: how long nothing may arrive."""
+    them; ``limit``: only so many, the newest. ``timeout_s``: how long nothing may arrive. ``keys``: find out
+    the rows' keys, which takes a look into each record."""
 
     causes: Sequence[str] = ()
     tables: Sequence[str] = ()
@@ -35,6 +36,7 @@ class LettersRequest:
     until: str | None = None
     limit: int | None = None
     timeout_s: float = 10.0
+    keys: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,27 +84,21 @@ class Shown:
 
 
 def find(settings: Settings, request: LettersRequest) -> Found:
-    """Read the dead-letter topic from its beginning. Row content is looked at only for the key."""
+    """Read the dead-letter topic from its beginning."""
     choice, wanted = choice_of(settings, request)
-    with reader_of(settings) as reader:
-        return found_in(settings, reader, request, choice, wanted)
-
-
-def found_in(
-    settings: Settings, reader: KafkaReader, request: LettersRequest, choice: Choice, wanted: KeyWanted | None
-) -> Found:
-    """The letters of the topic that are meant."""
-    decode = decoder_of(settings)
     listed: list[Listed] = []
     strangers = 0
-    for stored in _stored(settings, reader, request.timeout_s):
-        letter = DeadLetter.read(stored)
-        if letter is None:
-            strangers += 1
-        elif choice.takes(letter):
-            key = key_of(letter.record, decode, settings.mapping_of(letter.record.topic))
-            if wanted is None or is_wanted(letter, key, wanted):
-                listed.append(Listed(letter.without_content(), key))
+    with reader_of(settings) as reader, decoder_of(settings) as decode:
+        for stored in _stored(settings, reader, request.timeout_s):
+            letter = DeadLetter.read(stored)
+            if letter is None:
+                strangers += 1
+            elif choice.takes(letter):
+                key = None
+                if request.keys or wanted is not None:
+                    key = key_of(letter.record, decode, settings.mapping_of(letter.record.topic))
+                if wanted is None or is_wanted(letter, key, wanted):
+                    listed.append(Listed(letter.without_content(), key))
     listed.sort(key=lambda one: (one.letter.failed_ms or 0, one.letter.at))
     causes = Counter(one.letter.cause for one in listed)
     kept = listed if request.limit is None else listed[-request.limit :]
@@ -116,7 +112,7 @@ def show(settings: Settings, where: str, *, stored: bool, timeout_s: float) -> S
         place = Place.parse(where)
     except ValueError as error:
         raise SettingsError([str(error)]) from None
-    with reader_of(settings) as reader:
+    with reader_of(settings) as reader, decoder_of(settings) as decode:
         if place.topic in ("", settings.dlq.topic):
             letters: Sequence[DeadLetter] = list(_letters_at(settings, reader, place, timeout_s))
         else:
@@ -130,7 +126,7 @@ def show(settings: Settings, where: str, *, stored: bool, timeout_s: float) -> S
             raise SettingsError([f"several letters lie at this offset, name one: {places}"])
         deadline = Deadline.after(_CLOCK, timeout_s)
         log = reader.log_id(letter.record.topic)
-        key = key_of(letter.record, decoder_of(settings), settings.mapping_of(letter.record.topic))
+        key = key_of(letter.record, decode, settings.mapping_of(letter.record.topic))
         try:
             record, lost = original_of(letter, reader, deadline), ""
         except Lost as error:
@@ -178,9 +174,15 @@ def reader_of(settings: Settings) -> Iterator[KafkaReader]:
         yield reader
 
 
-def decoder_of(settings: Settings) -> Callable[[Record], Change]:
-    """What reads events here as the service does."""
-    return build_codec(settings).decode
+@contextmanager
+def decoder_of(settings: Settings) -> Iterator[Decode]:
+    """What reads events here as the service does, waiting for the schema registry where it has to."""
+    registry = build_registry(settings)
+    try:
+        yield build_decoder(settings, build_codec(settings), registry)
+    finally:
+        if registry is not None:
+            registry.close()
 
 
 # --- reading --------------------------------------------------------------------------------------------

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from vectide.app import Decode
 from vectide.app_letters import (
     LettersRequest,
     choice_of,
@@ -24,8 +24,6 @@ from vectide.app_letters import (
 from vectide.core.letters import DeadLetter, Place
 from vectide.core.mapping import TableMapping
 from vectide.core.model import (
-    Change,
-    Columns,
     DecodeError,
     Deleted,
     Ignored,
@@ -35,6 +33,9 @@ from vectide.core.model import (
     Upserted,
 )
 from vectide.core.replays import VALID_S, Answer, Request, read, same_log
+from vectide.jobs.candidates import Candidate as Candidate
+from vectide.jobs.candidates import Identity, identity, settle_rows, settle_twins
+from vectide.jobs.candidates import Replayed as Replayed
 from vectide.jobs.executor import SystemClock
 from vectide.jobs.newer import Newer
 from vectide.jobs.originals import Lost, is_wanted, key_of, original_of, recreated
@@ -48,29 +49,6 @@ _CLOCK: Final = SystemClock()
 #: Requests that are under way at a time.
 _AT_ONCE: Final = 500
 _PAUSE_S: Final = 0.2
-
-Identity = tuple[bytes | None, int]
-
-#: What becomes of a letter -> what that means. The first group leaves nothing to do.
-OUTCOMES: Final[Mapping[str, str]] = {
-    "written": "the row was written",
-    "deleted": "the row was removed",
-    "skipped": "the store held it already, or it needs nothing",
-    "superseded": "a newer change of the row exists",
-    "replayed_before": "was replayed before (--again replays it nevertheless)",
-    "would_replay": "would be replayed",
-    "dead_lettered": "failed again, and became a letter again",
-    "still_fails": "can still not be read as a change: show it",
-    "unmapped": "no table names its topic",
-    "recreated": "its topic was created again since (--accept-recreated)",
-    "gone": "the source does not keep the record any more: something newer may have followed (--accept-gone)",
-    "lost": "the letter has not the whole record, and the source does not have it any more",
-    "under_way": "was asked for already, and not answered yet",
-    "failed": "the service could not look into it: try again",
-    "unanswered": "nobody answered: does the service run, and does it read this topic?",
-}
-#: Outcomes after which nothing is left to do.
-GOOD: Final = frozenset({"written", "deleted", "skipped", "superseded", "replayed_before", "would_replay"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,59 +65,13 @@ class ReplayRequest:
     wait_s: float = 60.0
 
 
-@dataclass(eq=False, slots=True)
-class Candidate:
-    """One letter and what becomes of it: ``outcome`` is empty while that is open."""
-
-    letter: DeadLetter
-    key: Columns | None
-    row: Row | None
-    chosen: bool
-    outcome: str = ""
-    reason: str = ""
-    #: The look for newer changes begins here (exclusive), and went up to ``checked`` (exclusive).
-    after: int = -1
-    checked: int = 0
-    log: str = ""
-    own_log: str = ""
-
-    @property
-    def is_good(self) -> bool:
-        """Whether there is nothing left to do about it."""
-        return self.outcome in GOOD
-
-    @property
-    def partition(self) -> Partition:
-        return (self.letter.record.topic, self.letter.record.partition)
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """Every chosen letter with its outcome, in the order of the failures."""
-
-    letters: Sequence[Candidate]
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        return dict(Counter(one.outcome for one in self.letters).most_common())
-
-    @property
-    def complete(self) -> bool:
-        """Whether there is nothing left to do about any of them."""
-        return all(one.is_good for one in self.letters)
-
-    @staticmethod
-    def meaning(outcome: str) -> str:
-        return OUTCOMES[outcome]
-
-
 def replay(
     settings: Settings, request: ReplayRequest, tell: Callable[[Candidate], None] = lambda _one: None
 ) -> Replayed:
     """Decide, ask, and wait for the answers. ``tell`` hears of each letter when its outcome is known.
     Raises StartupRefused when a topic of ours is missing, AdapterError when Kafka does not answer."""
-    with reader_of(settings) as reader:
-        return _Run(settings, request, reader, tell).perform()
+    with reader_of(settings) as reader, decoder_of(settings) as decode:
+        return _Run(settings, request, reader, decode, tell).perform()
 
 
 @dataclass(slots=True)
@@ -147,13 +79,10 @@ class _Run:
     settings: Settings
     request: ReplayRequest
     reader: KafkaReader
+    decode: Decode
     tell: Callable[[Candidate], None]
-    _decode: Callable[[Record], Change] = field(init=False)
     _newer: dict[Partition, Newer[Candidate]] = field(init=False, default_factory=dict)
     _letters_log: str = field(init=False, default="")
-
-    def __post_init__(self) -> None:
-        self._decode = decoder_of(self.settings)
 
     def perform(self) -> Replayed:
         replays = self.settings.dlq.replays
@@ -168,10 +97,10 @@ class _Run:
         for one in chosen[: max(0, len(chosen) - limit)] if limit is not None else ():
             one.chosen = False
         self._leave_out_replayed(candidates)
-        _settle_twins(candidates)
+        settle_twins(candidates)
         self._look_into_topics(candidates)
         self._look_for_newer(candidates)
-        _settle_rows(candidates)
+        settle_rows(candidates)
         chosen = [one for one in candidates if one.chosen]
         for one in chosen:
             if one.outcome:
@@ -205,9 +134,9 @@ class _Run:
         try:
             record = original_of(letter, self.reader, self._deadline())
         except Lost as lost:
-            key = key_of(letter.record, self._decode, mapping)
+            key = key_of(letter.record, self.decode, mapping)
             return Candidate(light, key, None, chosen=False, outcome="lost", reason=str(lost))
-        key = key_of(record, self._decode, mapping)
+        key = key_of(record, self.decode, mapping)
         outcome, reason, row = self._meaning(record, mapping)
         light = replace(light, record=replace(light.record, key=record.key))
         return Candidate(light, key, row, chosen=False, outcome=outcome, reason=reason)
@@ -215,7 +144,7 @@ class _Run:
     def _meaning(self, record: Record, mapping: TableMapping) -> tuple[str, str, Row | None]:
         """Outcome and reason where the record need not be replayed, and the row that it is about."""
         try:
-            change = self._decode(record)
+            change = self.decode(record)
             match change:
                 case Upserted() | Deleted() if mapping.skip_reason(change) is None:
                     return "", "", mapping.row_of(change)
@@ -297,7 +226,7 @@ class _Run:
                     # Whatever its identity says: the log has not come so far, so it is another one.
                     one.outcome = "recreated"
                     continue
-                own[one.letter.source] = _identity(one.letter.record)
+                own[one.letter.source] = identity(one.letter.record)
             self._seek(one)
             one.checked = end
             first = wanted.get(one.partition, (end, end))[0]
@@ -311,7 +240,7 @@ class _Run:
         mapping = self.settings.mapping_of(topic)
         assert mapping is not None
         assert one.row is not None
-        newer = self._newer.setdefault(one.partition, Newer(self._decode, mapping))
+        newer = self._newer.setdefault(one.partition, Newer(self.decode, mapping))
         newer.seek(one, one.row, one.letter.record.key, one.after)
 
     def _scan(self, wanted: Mapping[Partition, tuple[int, int]], own: Mapping[Place, Identity]) -> set[Place]:
@@ -319,7 +248,7 @@ class _Run:
         present = set()
         for record in self.reader.read(wanted, patience_s=self.request.letters.timeout_s):
             place = Place.of(record)
-            if own.get(place) == _identity(record):
+            if own.get(place) == identity(record):
                 present.add(place)
             self._newer[(record.topic, record.partition)].see(record)
         return present
@@ -411,30 +340,3 @@ class _Run:
             heard_to |= {p: end for p, (_start, end) in wanted.items()}
             if not wanted:
                 time.sleep(_PAUSE_S)
-
-
-def _identity(record: Record) -> Identity:
-    """What tells whether two records at one place are the same."""
-    return (record.key, record.timestamp_ms)
-
-
-def _settle_twins(candidates: Iterable[Candidate]) -> None:
-    """Of several letters about one record the newest counts; it is meant where any of them is."""
-    newest: dict[tuple[Place, str], Candidate] = {}
-    for one in candidates:
-        twin = newest.get((one.letter.source, one.letter.log))
-        if twin is not None and not twin.outcome:
-            twin.outcome, twin.reason = "superseded", "another_letter"
-            one.chosen = one.chosen or twin.chosen
-        newest[(one.letter.source, one.letter.log)] = one
-
-
-def _settle_rows(candidates: Iterable[Candidate]) -> None:
-    """Of several letters of a row only the newest counts, also where the source has forgotten them all."""
-    newest: dict[tuple[Row | None, Partition, str], Candidate] = {}
-    opened = [one for one in candidates if not one.outcome]
-    for one in sorted(opened, key=lambda one: one.letter.record.offset):
-        older = newest.get((one.row, one.partition, one.own_log))
-        if older is not None:
-            older.outcome = "superseded"
-        newest[(one.row, one.partition, one.own_log)] = one

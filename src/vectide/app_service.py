@@ -17,6 +17,7 @@ from vectide.app import (
     SAMPLE_RECORDS,
     Dependencies,
     build_all,
+    build_decoder,
     build_replays,
     check_topics,
     collections_of,
@@ -38,6 +39,7 @@ from vectide.ops.stopping import Stopping
 from vectide.ports import (
     AdapterError,
     Deadline,
+    SchemaCodec,
     StartupRefused,
 )
 from vectide.settings import Settings, SettingsError, secret_values
@@ -143,7 +145,10 @@ class Service:
                 self._telemetry,
                 self._logs.get("stream"),
                 random.random,
+                given.registry,
+                given.codec.learn if isinstance(given.codec, SchemaCodec) else None,
                 replays,
+                build_decoder(settings, given.codec, given.registry),
             )
             replays.start()
             self._stream(Stream(parts, policy))
@@ -156,6 +161,8 @@ class Service:
             given.dead_letters.close()
             given.store.close()
             given.embedder.close()
+            if given.registry is not None:
+                given.registry.close()
 
     def _start_up(self, given: Dependencies) -> None:
         """Wait for what cannot be reached; refuse what can never work."""
@@ -165,8 +172,11 @@ class Service:
             self._wait_for("store", partial(given.store.prepare, spec))
         self._wait_for("kafka", lambda deadline: check_topics(settings, source, deadline))
         self._wait_for("dead letters", given.dead_letters.check)
+        if given.registry is not None:
+            self._wait_for("registry", given.registry.check)
         newest = self._wait_for("kafka", lambda deadline: newest_records(source, SAMPLE_RECORDS, deadline))
-        problems = unknown_columns(settings, newest, given.codec)
+        decode = build_decoder(settings, given.codec, given.registry)
+        problems = self._wait_for("registry", lambda _deadline: unknown_columns(settings, newest, decode))
         if problems:
             raise SettingsError(problems)
 

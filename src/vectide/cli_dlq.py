@@ -65,7 +65,7 @@ def list_(
     from vectide import cli_dlq_output as output
     from vectide.app_letters import LettersRequest, find
 
-    request = LettersRequest(cause or (), table or (), key, since, until, limit, timeout)
+    request = LettersRequest(cause or (), table or (), key, since, until, limit, timeout, keys)
     found = find(settings, request)
     if as_json:
         print_lines(output.plain_letter(one, keys=keys) for one in found.letters)

@@ -93,9 +93,81 @@ class Codec(Protocol):
     """Turns what Kafka delivered into a change. Pure: no I/O, no waiting."""
 
     def decode(self, record: Record) -> Change:
-        """The change that the record tells. Raises :class:`~vectide.core.model.DecodeError`, and nothing
-        else, when it can never be decoded."""
+        """The change that the record tells. Raises :class:`~vectide.core.model.DecodeError` when it can
+        never be decoded, :class:`SchemaMissing` when it cannot be decoded yet, and nothing else."""
         ...
+
+
+class IdKind(Enum):
+    """What a record says to name its schema."""
+
+    SCHEMA_ID = "schema id"
+    GUID = "schema GUID"
+    GLOBAL_ID = "global id"
+    CONTENT_ID = "content id"
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaId:
+    """The name of one schema in the registry. ``value``: a decimal number, or a GUID with hyphens."""
+
+    kind: IdKind
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.value} {self.value}"
+
+
+class SchemaFormat(Enum):
+    """The language that a schema is written in. ``UNKNOWN``: the registry does not say."""
+
+    AVRO = "avro"
+    JSON_SCHEMA = "json-schema"
+    PROTOBUF = "protobuf"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredSchema:
+    """A schema as it was registered. ``references`` are the texts of the schemas that it refers to."""
+
+    format: SchemaFormat
+    text: str
+    references: tuple[str, ...] = ()
+
+
+class SchemaMissing(Exception):
+    """The record cannot be decoded before its codec has learned the schemas of these ids."""
+
+    def __init__(self, ids: tuple[SchemaId, ...]) -> None:
+        super().__init__(", ".join(map(str, ids)))
+        self.ids = ids
+
+
+@runtime_checkable
+class SchemaCodec(Codec, Protocol):
+    """A codec whose records only name their schemas. It cannot fetch them; it has to be told."""
+
+    def learn(self, schema_id: SchemaId, schema: RegisteredSchema) -> None:
+        """From now on records of this schema can be decoded. Never raises: when the schema itself is no
+        good, decoding its records will. It may be forgotten again, and is then missing once more."""
+        ...
+
+
+class SchemaRegistry(Protocol):
+    """Where the schemas are."""
+
+    def fetch(self, schema_id: SchemaId, deadline: Deadline) -> RegisteredSchema:
+        """The schema of this id. Raises only :class:`AdapterError`; of kind ``REFUSED`` when the registry
+        is well and has no such schema."""
+        ...
+
+    def check(self, deadline: Deadline) -> str:
+        """Ask whether the registry answers; returns its address. Raises :class:`StartupRefused` when it
+        refuses the credentials, :class:`AdapterError` when it cannot be reached."""
+        ...
+
+    def close(self) -> None: ...
 
 
 # --- embedder -------------------------------------------------------------------------------------------

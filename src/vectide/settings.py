@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
 from vectide.core.mapping import TableMapping
+from vectide.settings_registry import RegistrySettings, registry_contradictions
 from vectide.settings_sections import (
     CodecSettings,
     DlqSettings,
@@ -77,6 +78,7 @@ class Settings:
     limits: LimitsSettings
     log: LogSettings
     codec: CodecSettings
+    registry: RegistrySettings
     tables: Mapping[str, TableSettings]
     mappings: tuple[TableMapping, ...]
 
@@ -113,6 +115,7 @@ _SECTIONS: Final[Mapping[str, type[Section]]] = {
     "limits": LimitsSettings,
     "log": LogSettings,
     "codec": CodecSettings,
+    "registry": RegistrySettings,
 }
 _VARIABLES: Final = tuple(
     variable for name, section in _SECTIONS.items() for variable in variables_of(PREFIX, name, section)
@@ -287,6 +290,7 @@ def _from_kubernetes(name: str, value: str) -> bool:
 def _contradictions(values: _Values, tables: Tables) -> Iterator[str]:
     yield from _embedder_contradictions(values["embedder"])
     yield from _store_contradictions(values["store"])
+    yield from registry_contradictions(f"{PREFIX}REGISTRY__", values["registry"])
     topics: tuple[str, ...] = values["kafka"].get("topics", ())
     yield from _topic_contradictions(topics, tables)
     yield from _loops(values["dlq"], topics, tables)
@@ -331,13 +335,16 @@ def _loops(given: Mapping[str, Any], topics: tuple[str, ...], tables: Tables) ->
     ours = DlqSettings(**given)
     if ours.topic == ours.replays:
         yield f"{PREFIX}DLQ__REPLAY_TOPIC: must be another topic than {PREFIX}DLQ__TOPIC"
-    named = {f"{PREFIX}DLQ__TOPIC": ours.topic, f"{PREFIX}DLQ__REPLAY_TOPIC": ours.replays}
-    for variable, own in named.items():
-        if any(topic_matches(topic, own) for topic in topics):
-            yield f"{variable}: is taken in by {PREFIX}KAFKA__TOPICS, which would be an endless loop"
-        for name, source in tables.sources.items():
-            if topic_matches(source, own):
-                yield f"{variable}: is the source of table {name}, which would be an endless loop"
+    problems = list(_taken_in(f"{PREFIX}DLQ__TOPIC", ours.topic, topics, tables))
+    yield from problems or _taken_in(f"{PREFIX}DLQ__REPLAY_TOPIC", ours.replays, topics, tables)
+
+
+def _taken_in(variable: str, own: str, topics: tuple[str, ...], tables: Tables) -> Iterator[str]:
+    if any(topic_matches(topic, own) for topic in topics):
+        yield f"{variable}: is taken in by {PREFIX}KAFKA__TOPICS, which would be an endless loop"
+    for name, source in tables.sources.items():
+        if topic_matches(source, own):
+            yield f"{variable}: is the source of table {name}, which would be an endless loop"
 
 
 # --- showing --------------------------------------------------------------------------------------------

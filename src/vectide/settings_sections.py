@@ -139,14 +139,26 @@ def _http_url(value: Any) -> Any:
     return value
 
 
+def _http_urls(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    urls = [url.strip().rstrip("/") for url in value.split(",") if url.strip()]
+    return ",".join(_http_url(url) for url in urls)
+
+
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
 TopicName = Annotated[str, BeforeValidator(lambda v: check_topic(v) if isinstance(v, str) else v)]
 Credential = Annotated[SecretStr, BeforeValidator(_one_line)]
+HttpUrl = Annotated[str, BeforeValidator(_http_url)]
+#: Several of them, separated by commas, none with a slash at its end.
+HttpUrls = Annotated[str, BeforeValidator(_http_urls), Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Concurrency = Annotated[int, Field(ge=1, le=256)]
+#: For choices: capitals do not matter.
+LOWER: Final = BeforeValidator(_lower)
 Milliseconds = Annotated[int, Field(ge=0, le=600_000)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 

@@ -158,10 +158,12 @@ class Log:
     ends: Counter[Partition] = field(default_factory=Counter)
     committed: dict[Partition, int] = field(default_factory=dict)
 
-    def append(self, *changes: Change | None, to: Partition = FIRST, hole: int = 0) -> None:
+    def append(
+        self, *changes: Change | None, to: Partition = FIRST, hole: int = 0, key: bytes = b"key"
+    ) -> None:
         """Produce the changes (``GARBAGE``: bytes that cannot be decoded), each followed by a hole."""
         for change in changes:
-            record = Record(*to, self.ends[to], b"key", b"v" * 100)
+            record = Record(*to, self.ends[to], key, b"v" * 100)
             self.records.setdefault(to, []).append(record)
             self.changes[(*to, record.offset)] = change
             self.ends[to] = record.offset + 1 + hole

@@ -19,7 +19,9 @@ from vectide.ports import (
     Deadline,
     Letter,
     Partition,
+    Scannable,
     SourceListener,
+    Store,
 )
 from vectide.testing.fold import Expected
 from vectide.testing.store import MemoryStore
@@ -153,12 +155,16 @@ class Pump:
     """One run over records that ends when everything is settled."""
 
     def __init__(
-        self, records: Sequence[Record], mapping: TableMapping, decode: Callable[[Record], Change]
+        self,
+        records: Sequence[Record],
+        mapping: TableMapping,
+        decode: Callable[[Record], Change],
+        store: Store | None = None,
     ) -> None:
         self._clock = ManualClock()
         self._mapping = mapping
         self.source = RecordedSource(records, self._clock)
-        self.store = MemoryStore()
+        self.store = MemoryStore() if store is None else store
         self.letters = Letters()
         self._embedder = HashingEmbedder(dimensions=DIMENSIONS)
         self.store.prepare(CollectionSpec(mapping.collection, DIMENSIONS, self._embedder.space), self._soon())
@@ -200,9 +206,11 @@ class Pump:
 
     def stored(self) -> dict[Row, Expected]:
         """What the store holds; verifies that every vector is that of its text."""
+        assert isinstance(self.store, Scannable)
         points, cursor = self.store.scan(self._mapping.collection, None, 100_000, self._soon(), vectors=True)
         assert cursor is None
         for point in points:
+            assert point.id == point.row.head_id
             assert point.text is not None
             assert point.vector is not None
             assert (point.vector == expected_vector(point.text, DIMENSIONS)).all()

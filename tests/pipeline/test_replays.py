@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from tests.pipeline.pump import (
@@ -20,9 +22,10 @@ from tests.pipeline.pump import (
 )
 
 from vectide.core import signals
+from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import Failure, Kind
 from vectide.core.letters import PREFIX, Place
-from vectide.core.model import Change, Record, Truncated
+from vectide.core.model import Change, Deleted, Record, Row, Truncated, Upserted
 from vectide.core.replays import VALID_S, Answer, Request
 from vectide.ports import AdapterError, Deadline, Partition
 
@@ -54,11 +57,21 @@ class Desk:
         self.letters.append(Record(*DLQ, len(self.letters), record.key, record.value, headers))
         return Place.of(self.letters[-1])
 
-    def ask(self, letter: Place, offset: int, *, checked: int, log: str = LOG, own_log: str = LOG) -> str:
+    def ask(
+        self,
+        letter: Place,
+        offset: int,
+        *,
+        checked: int,
+        log: str = LOG,
+        own_log: str = LOG,
+        sent_s: float = 1000.0,
+    ) -> str:
         """A request arrives about a letter of the record at ``offset``."""
         id_ = f"request {next(self.ids)}"
         source = Place(*FIRST, offset)
-        self.arrived.append(Request(id_, letter, source, "letters' log", log, own_log, checked, 1_000_000))
+        sent_ms = int(sent_s * 1000)
+        self.arrived.append(Request(id_, letter, source, "letters' log", log, own_log, checked, sent_ms))
         return id_
 
     def outcomes(self) -> list[tuple[str, str]]:
@@ -361,3 +374,94 @@ def test_a_letter_of_an_older_log_takes_effect_at_its_own_position() -> None:
     stamp = shop.pump.store.points()[row(1)].stamp
     assert stamp is not None
     assert (stamp.position.log, stamp.position.offset) == ("older log", 0)
+
+
+# --- any history ----------------------------------------------------------------------------------------
+
+
+class History:
+    """Changes of three rows, some of them poison until they are mended, and what disturbs their way.
+
+    ``truth`` is what each record says, once it is mended, and of which row.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)  # noqa: S311 (no secret)
+        self.log = Log()
+        self.desk = Desk(self.log)
+        never = BreakerLimits(in_a_row=10**6, share=1.0)
+        self.pump = Pump(self.log, replays=self.desk, breaker=never)
+        self.truth: list[tuple[int, Upserted | Deleted]] = []
+        self.letters: dict[int, Place] = {}
+
+    def produce(self) -> None:
+        offset, key = len(self.truth), self.rng.randint(1, 3)
+        gone = self.rng.random() < 0.3
+        change = delete(key) if gone else upsert(key, f"text {offset}", price=offset)
+        self.truth.append((key, change))
+        poison = self.rng.random() < 0.4
+        self.log.append(GARBAGE if poison else change, key=b"%d" % key)
+        if poison:
+            self.letters[offset] = self.desk.put_aside(offset)
+
+    def ask(self) -> None:
+        """As the command does: look up to the end, or to where that was a little ago, then ask."""
+        if self.letters:
+            offset = self.rng.choice(list(self.letters))
+            self.ask_about(offset, self.rng.randint(offset + 1, len(self.truth)))
+
+    def ask_about(self, offset: int, checked: int) -> str | None:
+        key, change = self.truth[offset]
+        if any(other == key for other, _ in self.truth[offset + 1 : checked]):
+            return None
+        self.log.changes[(*FIRST, offset)] = change
+        now_s = self.pump.clock.now_s
+        return self.desk.ask(self.letters[offset], offset, checked=checked, sent_s=now_s)
+
+    def disturb(self) -> None:
+        """The partition goes away and comes back; calls take their time."""
+        source = self.pump.source
+        if FIRST in self.pump.stream.lanes and self.rng.random() < 0.5:
+            leave = self.rng.choice((source.lose, source.revoke))
+            source.next_poll.append(lambda: leave(FIRST))
+            self.pump.step()
+            source.next_poll.append(lambda: source.assign(FIRST))
+        for pool in ("replay", "lookup", "embed", "write"):
+            self.pump.executor.takes_s[pool] = self.rng.choice((0.0, 0.0, 0.05, 0.3))
+
+    def go(self) -> None:
+        self.produce()
+        self.pump.steps(3)
+        for _ in range(80):
+            self.rng.choice((self.produce, self.ask, self.ask, self.disturb))()
+            self.pump.steps(self.rng.randint(0, 5))
+        self.pump.run()
+
+    def replay_all(self) -> None:
+        """Every letter that no newer change supersedes is replayed in the end."""
+        for offset in self.letters:
+            id_ = self.ask_about(offset, len(self.truth))
+            if id_ is not None:
+                self.pump.until(partial(self.is_answered, id_), "an answer")
+        self.pump.run()
+
+    def is_answered(self, id_: str) -> bool:
+        return any(answer.id == id_ for answer in self.desk.answers)
+
+    def fold(self) -> dict[Row, str]:
+        last = dict(self.truth)
+        return {
+            row(key): change.columns["title"] for key, change in last.items() if isinstance(change, Upserted)
+        }
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_history_with_replays_ends_as_the_fold(seed: int) -> None:
+    """Invariant 14: whatever comes between the operator's look, the request, its looks and its write."""
+    history = History(seed)
+    history.go()
+    history.replay_all()
+    points = history.pump.store.points()
+    assert history.pump.store.texts() == history.fold()
+    assert not [key for key, point in points.items() if point.stamp is None or point.stamp.stale]
+    assert history.pump.in_flight == 0

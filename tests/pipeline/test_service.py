@@ -305,7 +305,7 @@ def test_a_stop_gives_up_when_its_grace_is_over_and_says_what_comes_again(
     shop: Shop, provider: EmbeddingServer
 ) -> None:
     shop.produce(shop.upsert(1, "quick to embed"))
-    changes = with_provider(provider, VECTIDE_LIMITS__GRACE_S="4")
+    changes = with_provider(provider, VECTIDE_LIMITS__GRACE_S="8")  # a quarter of it is for leaving
     with running(shop.environment(**changes)) as service:
         until(lambda: shop.committed() == 1, "the first row")
         provider.latency_ms = 60_000

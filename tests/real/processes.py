@@ -125,6 +125,11 @@ class Child:
     def log_tail(self, lines: int = 40) -> str:
         return "\n".join(self.log_text().splitlines()[-lines:])
 
+    def wait(self, timeout_s: float) -> int:
+        """Until it ends by itself. Returns the exit code; raises :class:`StackError` at the deadline."""
+        wait_until(f"{self.name} ends", lambda: self.exit_code is not None, timeout_s)
+        return self._process.wait(30)
+
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         if self.exit_code is None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from tests.real.jars import Jars, StackError
+from tests.real.jars import AVRO_CONVERTER, AvroJars, Jars, StackError
 from tests.real.processes import Child, accepts_connections, free_port, wait_until
 
 from vectide.testing.postgres import EmbeddedPostgres
@@ -87,8 +87,8 @@ class Postgres(Protocol):
     def password(self) -> str: ...
 
 
-def _start_with_new_ports(start: Callable[[], Child]) -> Child:
-    """Between choosing a port and binding it somebody else may take it: then choose again."""
+def start_with_new_ports(start: Callable[[], Child]) -> Child:
+    """Start it. Between choosing a port and binding it somebody else may take it: then choose again."""
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             return start()
@@ -111,7 +111,7 @@ class Broker(AbstractContextManager["Broker"]):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "log4j2.xml").write_text(_LOG4J, encoding="utf-8")
         started_s = time.monotonic()
-        self.child = _start_with_new_ports(self._start)
+        self.child = start_with_new_ports(self._start)
         self.started_in_s = time.monotonic() - started_s
 
     @property
@@ -150,6 +150,15 @@ class Broker(AbstractContextManager["Broker"]):
         self.child.stop()
 
 
+def converters(*, schemas: bool, registry: str = "") -> dict[str, str]:
+    """What a connector is told of its converters: Avro where there is a registry, else JSON."""
+    if registry:
+        one = {"": AVRO_CONVERTER, ".schema.registry.url": registry}
+    else:
+        one = {"": "org.apache.kafka.connect.json.JsonConverter", ".schemas.enable": str(schemas).lower()}
+    return {f"{side}.converter{name}": value for side in ("key", "value") for name, value in one.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Connector:
     """One Debezium source over some tables of one PostgreSQL database.
@@ -163,6 +172,8 @@ class Connector:
     schemas: bool
     partitions: int
     partitions_of: Mapping[str, int] = field(default_factory=dict)
+    #: The address of a registry, for Avro instead of JSON.
+    registry: str = ""
 
     def topic(self, table: str) -> str:
         return f"{self.name}.public.{table}"
@@ -173,7 +184,6 @@ class Connector:
 
     def config(self, postgres: Postgres) -> dict[str, str]:
         """What Kafka Connect is told."""
-        converter = "org.apache.kafka.connect.json.JsonConverter"
         config = {
             "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
             "tasks.max": "1",
@@ -192,10 +202,7 @@ class Connector:
             "topic.creation.default.partitions": str(self.partitions),
             "topic.creation.default.replication.factor": "1",
         }
-        for side in ("key", "value"):
-            config[f"{side}.converter"] = converter
-            config[f"{side}.converter.schemas.enable"] = str(self.schemas).lower()
-        return config | self._topic_groups()
+        return config | converters(schemas=self.schemas, registry=self.registry) | self._topic_groups()
 
     def _topic_groups(self) -> dict[str, str]:
         groups = {"topic.creation.groups": ",".join(self.partitions_of)} if self.partitions_of else {}
@@ -207,23 +214,29 @@ class Connector:
 
 
 class Connect(AbstractContextManager["Connect"]):
-    """One distributed Connect worker with the Debezium PostgreSQL connector."""
+    """One distributed Connect worker with the Debezium PostgreSQL connector. ``plugins`` are more folders of
+    plugins, each of which has to list its services."""
 
-    def __init__(self, jars: Jars, folder: Path, broker: Broker):
+    def __init__(self, jars: Jars, folder: Path, broker: Broker, plugins: tuple[Path, ...] = ()):
         self._jars = jars
+        self._plugins = (jars.plugins, *plugins)
         self._folder = folder
         self._broker = broker
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "log4j2.xml").write_text(_LOG4J, encoding="utf-8")
         started_s = time.monotonic()
-        self.child = _start_with_new_ports(self._start)
+        self.child = start_with_new_ports(self._start)
         self.started_in_s = time.monotonic() - started_s
 
     def _start(self) -> Child:
         self._port = free_port()
         config = self._folder / "worker.properties"
         config.write_text(
-            _WORKER.format(bootstrap=self._broker.bootstrap, port=self._port, plugins=self._jars.plugins),
+            _WORKER.format(
+                bootstrap=self._broker.bootstrap,
+                port=self._port,
+                plugins=",".join(map(str, self._plugins)),
+            ),
             encoding="utf-8",
         )
         command = [self._jars.java, *CONNECT_HEAP, *JVM, "-Dlog4j2.configurationFile=log4j2.xml"]
@@ -258,24 +271,71 @@ class Connect(AbstractContextManager["Connect"]):
             connection.close()
 
     def create(self, connector: Connector, postgres: Postgres) -> None:
-        """Create the connector and wait until its task runs; raises :class:`StackError` with the reason
-        when it is refused or fails."""
-        path = f"/connectors/{connector.name}"
-        status, answer = self._call("PUT", f"{path}/config", connector.config(postgres))
-        if status not in (200, 201):
-            raise StackError(f"connector {connector.name} was refused: {answer}")
-        wait_until(f"connector {connector.name} runs", lambda: self.running(connector), START_TIMEOUT_S)
+        """Create the connector and wait until its task runs; raises as :meth:`start` does."""
+        self.start(connector.name, connector.config(postgres))
 
-    def running(self, connector: Connector) -> bool:
+    def start(self, name: str, config: Mapping[str, str]) -> None:
+        """Create a connector and wait until its task runs; raises :class:`StackError` with the reason when
+        it is refused or fails."""
+        status, answer = self._call("PUT", f"/connectors/{name}/config", config)
+        if status not in (200, 201):
+            raise StackError(f"connector {name} was refused: {answer}")
+        wait_until(f"connector {name} runs", lambda: self.running(name), START_TIMEOUT_S)
+
+    def remove(self, name: str) -> None:
+        """Stop the connector for good. What it left in the source stays there."""
+        status, answer = self._call("DELETE", f"/connectors/{name}")
+        if status != 204:
+            raise StackError(f"connector {name} was not removed: {answer}")
+
+    def running(self, name: str) -> bool:
         """Whether the connector's task runs; raises :class:`StackError` with its trace when it failed."""
-        status, answer = self._call("GET", f"/connectors/{connector.name}/status")
+        status, answer = self._call("GET", f"/connectors/{name}/status")
         if status != 200:
             return False
         states = [answer["connector"], *answer["tasks"]]
         for state in states:
             if state["state"] == "FAILED":
-                raise StackError(f"connector {connector.name} failed: {state.get('trace', '')[:3000]}")
+                raise StackError(f"connector {name} failed: {state.get('trace', '')[:3000]}")
         return len(states) > 1 and all(state["state"] == "RUNNING" for state in states)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.child.stop()
+
+
+class Registry(AbstractContextManager["Registry"]):
+    """Apicurio Registry, in memory."""
+
+    def __init__(self, jars: Jars, avro: AvroJars, folder: Path):
+        self._jars = jars
+        self._avro = avro
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.child = start_with_new_ports(self._start)
+
+    @property
+    def confluent_url(self) -> str:
+        """The API that is compatible with Confluent's."""
+        return f"http://127.0.0.1:{self._port}/apis/ccompat/v7"
+
+    @property
+    def own_url(self) -> str:
+        """Apicurio's own API."""
+        return f"http://127.0.0.1:{self._port}/apis/registry/v2"
+
+    def _start(self) -> Child:
+        self._port = free_port()
+        command = [self._jars.java, "-Xmx384m", *JVM, "-Dquarkus.http.host=127.0.0.1"]
+        command += [f"-Dquarkus.http.port={self._port}", "-jar", str(self._avro.registry)]
+        child = Child("registry", command, self._folder)
+        try:
+            child.wait_ready("listens", lambda: accepts_connections(self._port), START_TIMEOUT_S)
+        except BaseException:
+            child.kill()
+            raise
+        return child
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -285,9 +345,10 @@ class Connect(AbstractContextManager["Connect"]):
 
 @dataclass(frozen=True, slots=True)
 class RealStack:
-    """Everything that runs; ``folder`` holds the logs and is where a test may keep more."""
+    """Everything that every test needs; ``folder`` holds the logs and is where a test may keep more."""
 
     postgres: EmbeddedPostgres
     broker: Broker
     connect: Connect
     folder: Path
+    jars: Jars

@@ -178,7 +178,9 @@ class Scene:
 
         def passed() -> bool:
             answer = self.source.execute(
-                "SELECT bool_and(confirmed_flush_lsn > %s::pg_lsn) FROM pg_replication_slots", row
+                "SELECT bool_and(confirmed_flush_lsn > %s::pg_lsn) FROM pg_replication_slots "
+                "WHERE database = current_database()",
+                row,
             ).fetchone()
             self.source.commit()
             return answer == (True,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,7 +12,21 @@ from tests.simulation.scenario import PARTITIONS, Event
 
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import Change, DecodeError, Record, Upserted
-from vectide.ports import AdapterError, Deadline, Letter, Partition, SourceListener
+from vectide.ports import (
+    AdapterError,
+    Deadline,
+    IdKind,
+    Letter,
+    Partition,
+    RegisteredSchema,
+    SchemaFormat,
+    SchemaId,
+    SchemaMissing,
+    SourceListener,
+)
+
+#: The schema that nobody registered.
+UNKNOWN = "unknown"
 
 #: A record's place: topic, partition, offset.
 Place = tuple[str, int, int]
@@ -29,8 +44,11 @@ def log_of(topic: str) -> str:
 class SimBroker:
     """The logs of all topics, their committed offsets, and the dead letters."""
 
-    def __init__(self, clock: SimClock, events: Sequence[Event]) -> None:
+    def __init__(self, clock: SimClock, events: Sequence[Event], per_schema: int) -> None:
         self._clock = clock
+        self._per_schema = per_schema
+        #: The schemas that the living process has been told.
+        self.learned: set[SchemaId] = set()
         partitions = [(topic, p) for topic, count in PARTITIONS.items() for p in range(count)]
         self.logs: dict[Partition, list[tuple[float, Record]]] = {partition: [] for partition in partitions}
         self.ends: dict[Partition, int] = dict.fromkeys(partitions, 0)
@@ -50,11 +68,28 @@ class SimBroker:
     def decode(self, record: Record) -> Change:
         """The codec of this world."""
         change = self.changes[place_of(record)]
+        schema = self.schema_of(record)
+        if schema is not None and schema not in self.learned:
+            raise SchemaMissing((schema,))
         if change is None:
             raise DecodeError("not_json", "garbage")
         if self.drifting and isinstance(change, Upserted):
             return replace(change, columns={k: v for k, v in change.columns.items() if k != "price"})
         return change
+
+    def schema_of(self, record: Record) -> SchemaId | None:
+        """What the record says of its schema. That of some garbage does not exist."""
+        if not self._per_schema:
+            return None
+        if self.changes[place_of(record)] is None and record.offset % 2:
+            return SchemaId(IdKind.SCHEMA_ID, UNKNOWN)
+        number = record.offset // self._per_schema
+        # Two connectors write to the topic: one goes on with the old schema, the other has ever new ones.
+        return SchemaId(IdKind.SCHEMA_ID, f"{record.topic} {record.partition} {number if number % 2 else 0}")
+
+    def learn(self, schema_id: SchemaId, schema: RegisteredSchema) -> None:
+        """The codec of this world has been told."""
+        self.learned.add(schema_id)
 
     def read(self, partition: Partition, offset: int, limit: int) -> tuple[list[Record], bool]:
         """Arrived records from ``offset`` on, and whether they reach the end of the log."""
@@ -193,6 +228,37 @@ class SimSource:
         return {partition: self._broker.ends[partition] for partition in self._positions}
 
     def close(self, deadline: Deadline) -> None:
+        pass
+
+
+class SimRegistry:
+    """Knows every schema but one, when it answers."""
+
+    def __init__(self, rng: random.Random, error_rate: float) -> None:
+        self._rng = rng
+        self._error_rate = error_rate
+        self.down = False
+        self.refuses = False
+        #: It fails for the schemas whose id holds this text.
+        self.held_back: str | None = None
+        self.asked: Counter[str] = Counter()
+
+    def fetch(self, schema_id: SchemaId, deadline: Deadline) -> RegisteredSchema:
+        self.asked[schema_id.value] += 1
+        if self.held_back is not None and self.held_back in schema_id.value:
+            raise AdapterError(Failure(Kind.TRANSIENT, "server_error"))
+        if self.refuses:
+            raise AdapterError(Failure(Kind.OPERATOR, "unauthorized"))
+        if self.down or self._rng.random() < self._error_rate:
+            raise AdapterError(Failure(Kind.TRANSIENT, "server_error"))
+        if schema_id.value == UNKNOWN:
+            raise AdapterError(Failure(Kind.REFUSED, "schema_unknown"))
+        return RegisteredSchema(SchemaFormat.AVRO, schema_id.value)
+
+    def check(self, deadline: Deadline) -> str:
+        return "registry"
+
+    def close(self) -> None:
         pass
 
 

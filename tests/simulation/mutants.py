@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.simulation.broker import SimRegistry
 from tests.simulation.run import failing, failure_of, shrink
 
 from vectide.core import chunkdiff, opening, planner
@@ -16,8 +17,9 @@ from vectide.core import lane as lanes
 from vectide.core.breaker import Breaker
 from vectide.core.budget import Budget
 from vectide.core.chunkdiff import Tail
+from vectide.core.failures import Failure, Kind
 from vectide.core.lane import Entry, Lane, Merged, RowQueue
-from vectide.core.model import Deleted, Row, Stamp
+from vectide.core.model import Deleted, Record, Row, Stamp
 from vectide.core.planner import Drift, Known, PatchMetadata, Plan, Skip
 from vectide.core.station import Station, Unit
 from vectide.core.tracker import Tracker
@@ -26,11 +28,22 @@ from vectide.jobs.embed import Embed
 from vectide.jobs.intake import Intake
 from vectide.jobs.letters import Letters
 from vectide.jobs.rows import Rows
+from vectide.jobs.schemas import Schemas
 from vectide.jobs.stream import Stream
 from vectide.jobs.truncates import Page
 from vectide.jobs.work import TextItem, Verdict, Work
 from vectide.jobs.write import Write
-from vectide.ports import Embeddings, Outcome, Partition, Remove
+from vectide.ports import (
+    AdapterError,
+    Deadline,
+    Embeddings,
+    Outcome,
+    Partition,
+    RegisteredSchema,
+    Remove,
+    SchemaId,
+    SchemaMissing,
+)
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 MUTANTS: dict[str, Plant] = {}
@@ -347,6 +360,42 @@ def what_settles_is_never_released(patch: pytest.MonkeyPatch) -> None:
 @mutant
 def a_flood_of_dead_letters_is_not_stopped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Breaker, "dead_letter", lambda self: True)
+
+
+# --- schemas ------------------------------------------------------------------------------------------------
+
+
+@mutant
+def records_overtake_those_that_wait_for_a_schema(patch: pytest.MonkeyPatch) -> None:
+    def take(self: Schemas, lane: Lane, record: Record) -> None:
+        try:
+            self.decode(lane, record)
+        except SchemaMissing:
+            inner(self, lane, record)
+
+    inner = Schemas.take
+    patch.setattr(Schemas, "take", take)
+
+
+@mutant
+def what_waited_for_a_schema_is_left_waiting(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Schemas, "drain", lambda self: None)
+
+
+@mutant
+def a_registry_that_is_down_condemns_records(patch: pytest.MonkeyPatch) -> None:
+    def fetch(self: SimRegistry, schema_id: SchemaId, deadline: Deadline) -> RegisteredSchema:
+        if self.down:
+            raise AdapterError(Failure(Kind.REFUSED, "schema_unknown"))
+        return inner(self, schema_id, deadline)
+
+    inner = SimRegistry.fetch
+    patch.setattr(SimRegistry, "fetch", fetch)
+
+
+@mutant
+def what_waited_behind_a_truncate_is_left_waiting(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Schemas, "resume", lambda self, lane: None)
 
 
 # --- rows of several chunks ---------------------------------------------------------------------------------

@@ -15,17 +15,18 @@ from dataclasses import replace
 from itertools import islice
 from multiprocessing import get_context
 
-from tests.simulation.broker import SimBroker, SimDeadLetters, SimSource
+from tests.simulation.broker import SimBroker, SimDeadLetters, SimRegistry, SimSource
 from tests.simulation.checks import Violation, Watch, require
 from tests.simulation.clock import START_S, SimClock, SimExecutor
 from tests.simulation.scenario import NO_LIMIT, TABLES, Scenario, draw
-from tests.simulation.world import SimLog, SimProvider, SimStore, SimTelemetry, World, schedule
+from tests.simulation.world import SOON, SimLog, SimProvider, SimStore, SimTelemetry, World, schedule
 
 from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import FailurePolicy
 from vectide.jobs.parts import Parts, StreamPolicy
 from vectide.jobs.stream import Stream
+from vectide.ports import Letter, Stored
 
 MAX_STEPS = 20_000
 #: Seeds that a process takes at a time.
@@ -49,7 +50,7 @@ class Run:
         self.clock = SimClock()
         self.log = SimLog(self.clock)
         self._rng = rng = random.Random(scenario.seed * 31 + scenario.luck)  # noqa: S311
-        broker = SimBroker(self.clock, scenario.events)
+        broker = SimBroker(self.clock, scenario.events, scenario.per_schema)
         self._world = World(
             self.clock,
             broker,
@@ -57,6 +58,7 @@ class Run:
             SimStore(rng, scenario),
             SimDeadLetters(broker, rng, scenario.error_rate),
             SimSource(broker, self.clock, rng, scenario.commits_lost),
+            SimRegistry(rng, scenario.error_rate),
         )
         self._watch = Watch(self._world, scenario)
         self.log.heard = self._watch.log_line
@@ -76,6 +78,7 @@ class Run:
     def _start(self) -> None:
         world, telemetry = self._world, SimTelemetry()
         world.source = SimSource(world.broker, self.clock, self._rng, self.scenario.commits_lost)
+        world.broker.learned.clear()
         self._executor = SimExecutor(self.clock, self._rng)
         self._executor.watch = self._count_call
         parts = Parts(
@@ -90,6 +93,8 @@ class Run:
             telemetry,
             self.log,
             self._rng.random,
+            world.registry,
+            world.broker.learn,
         )
         self.stream = Stream(parts, self._policy())
         self._watch.follow(self.stream, telemetry, self._dead_in_a_row)
@@ -163,20 +168,48 @@ class Run:
     def run(self) -> None:
         """Until everything that arrived is committed; then the final comparison."""
         for _ in range(MAX_STEPS):
-            self._live_or_die()
-            before_s = self.clock.now_s
-            try:
-                self.stream.step()
-            except Killed:
-                self._restart()
-            self._watch.step()
-            if self.clock.now_s == before_s:
-                self.clock.advance_to(self.clock.now_s + 0.0001)
+            self.step()
             if self._is_quiet():
                 self._watch.end()
                 return
             require(self.clock.now_s < self._calm_at_s + REST_WITHIN_S, "records never come to an end")
         raise Violation(f"no rest after {MAX_STEPS} steps")
+
+    def step(self) -> None:
+        """One turn of whatever process lives, and the checks after it."""
+        self._live_or_die()
+        before_s = self.clock.now_s
+        try:
+            self.stream.step()
+        except Killed:
+            self._restart()
+        self._watch.step()
+        if self.clock.now_s == before_s:
+            self.clock.advance_to(self.clock.now_s + 0.0001)
+
+    # --- for tests that look inside ---------------------------------------------------------------------
+
+    def points(self) -> Sequence[Stored]:
+        """What the store holds."""
+        inner = self._world.store.inner
+        collections = {mapping.collection for mapping in TABLES.values()}
+        return [point for name in collections for point in inner.scan(name, None, 10**6, SOON)[0]]
+
+    def letters(self) -> Sequence[Letter]:
+        """What was dead-lettered."""
+        return list(self._world.broker.dead)
+
+    def waiting(self) -> int:
+        """Records that wait for a schema, or behind one that does."""
+        return sum(len(lane.undecoded) for lane in self.stream.lanes.values())
+
+    def asked(self, schema: str) -> int:
+        """How often the registry was asked for this schema."""
+        return self._world.registry.asked[schema]
+
+    def hold_back(self, schemas: str | None) -> None:
+        """Let the registry fail for the schemas whose id holds this text; None: for none."""
+        self._world.registry.held_back = schemas
 
     def _live_or_die(self) -> None:
         if self._crashed:
@@ -241,6 +274,7 @@ def _simplified(scenario: Scenario) -> Scenario:
         {"records_in_flight": 1000},
         {"conditional": True},
         {"dead_in_a_row": NO_LIMIT},
+        {"per_schema": 0},
         {"commits_lost": 0.0},
     ):
         scenario = _failing(replace(scenario, **easier), tries=2) or scenario

@@ -94,6 +94,8 @@ class Scenario:
     conditional: bool = True
     atomic: bool = True
     dead_in_a_row: int = NO_LIMIT
+    #: So many records of a partition share a schema, which the registry has to tell; 0: they need none.
+    per_schema: int = 0
     commits_lost: float = 0.1
     luck: int = 0
 
@@ -127,7 +129,7 @@ class Scenario:
                 *(f"  {fault}" for fault in self.faults),
                 " ".join(
                     f"{name}={getattr(self, name)}"
-                    for name in (*settings, "dead_in_a_row", "commits_lost", "luck")
+                    for name in (*settings, "dead_in_a_row", "commits_lost", "per_schema", "luck")
                 ),
             ]
         )
@@ -353,6 +355,8 @@ FAULTS = {
     "dlq_refuses": 1,
     "commits_fail": 2,
     "drift": 6,
+    "registry_down": 2,
+    "registry_refuses": 1,
 }
 
 
@@ -380,6 +384,7 @@ def draw(seed: int) -> Scenario:
         atomic=rng.random() < 0.4,
         dead_in_a_row=rng.choice((1, 1, NO_LIMIT, NO_LIMIT, NO_LIMIT)),
         commits_lost=rng.choice((0.0, 0.1, 0.9)),
+        per_schema=rng.choice((0, 0, 1, 3, 10)),
     )
 
 

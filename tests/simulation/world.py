@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from tests.simulation.broker import SimBroker, SimDeadLetters, SimSource
+from tests.simulation.broker import SimBroker, SimDeadLetters, SimRegistry, SimSource
 from tests.simulation.clock import START_S, SimClock
 from tests.simulation.scenario import (
     ABRUPT,
@@ -266,6 +266,7 @@ class World:
     store: SimStore
     letters: SimDeadLetters
     source: SimSource
+    registry: SimRegistry
 
 
 def schedule(world: World, faults: Sequence[Fault], strike: Callable[[str], None]) -> None:
@@ -300,6 +301,8 @@ def _set(world: World, what: str, on: bool) -> None:
         "dlq_refuses": (world.letters, "refuses"),
         "commits_fail": (world.source, "commits_fail"),
         "drift": (world.broker, "drifting"),
+        "registry_down": (world.registry, "down"),
+        "registry_refuses": (world.registry, "refuses"),
     }[what]
     assert isinstance(getattr(part, name), bool)
     setattr(part, name, on)

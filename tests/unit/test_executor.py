@@ -69,8 +69,9 @@ def test_waiting_for_results_ends_in_time(executor: ThreadExecutor) -> None:
 
 def test_the_most_urgent_results_are_those_of_the_provider() -> None:
     policy = StreamPolicy(embed_concurrency=3, write_concurrency=2, lookup_concurrency=1)
-    urgent = [("embed", 3), ("dead_letter", 1), ("purge", 1), ("write", 2), ("lookup", 1)]
-    assert list(policy.pools.items()) == urgent
+    urgent = ["embed", "schema", "dead_letter", "purge", "write", "lookup", "replay"]
+    assert list(policy.pools) == urgent
+    assert [policy.pools[name] for name in ("embed", "write", "lookup")] == [3, 2, 1]
 
 
 def test_the_interpreter_is_tuned_for_threads_that_wait() -> None:

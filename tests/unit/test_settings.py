@@ -74,12 +74,19 @@ def test_every_variable_can_be_set() -> None:
         "VECTIDE_LIMITS__BYTES_IN_FLIGHT": "64MiB",
         "VECTIDE_LOG__FORMAT": "console",
         "VECTIDE_LOG__LEVEL": "DEBUG",
+        "VECTIDE_REGISTRY__URL": "http://registry:8081, https://other:8081/",
+        "VECTIDE_REGISTRY__FORMAT": "AVRO",
+        "VECTIDE_REGISTRY__FRAME": "apicurio-2",
+        "VECTIDE_REGISTRY__OAUTH_URL": "https://login.example/token",
         "VECTIDE_TABLES": TABLES,
     }
     by_type = {"integer": "7", "number": "7", "text": "seven"}
     environ = {doc.name: samples.get(doc.name) or by_type[doc.type] for doc in describe()}
-    del environ["VECTIDE_STORE__URL"]
+    for other_way in ("STORE__URL", "REGISTRY__USERNAME", "REGISTRY__PASSWORD", "REGISTRY__TOKEN"):
+        del environ[f"VECTIDE_{other_way}"]
     settings = load(environ)
+    assert settings.registry.url == "http://registry:8081,https://other:8081"
+    assert (settings.registry.format, settings.registry.frame) == ("avro", "apicurio-2")
     assert settings.kafka.bootstrap_servers == "a:1,b:2"
     assert settings.kafka.properties == {"client.id": "me"}
     assert settings.limits.bytes_in_flight == 64 * 2**20
@@ -302,6 +309,18 @@ def test_a_dead_letter_topic_that_fills_a_table_is_refused(source: str) -> None:
     assert problem.startswith("VECTIDE_DLQ__TOPIC: is the source of table mine")
 
 
+@pytest.mark.parametrize("given", [{}, {"VECTIDE_DLQ__REPLAY_TOPIC": "again"}])
+def test_a_replay_topic_that_is_consumed_is_refused(given: dict[str, str]) -> None:
+    name = given.get("VECTIDE_DLQ__REPLAY_TOPIC", "vectide.dlq.replay")
+    (problem,) = problems_of(VECTIDE_KAFKA__TOPICS=f"shop.public.products,{name}", **given)
+    assert problem.startswith("VECTIDE_DLQ__REPLAY_TOPIC: is taken in")
+
+
+def test_the_replay_topic_must_be_another_one() -> None:
+    (problem,) = problems_of(VECTIDE_DLQ__REPLAY_TOPIC="vectide.dlq")
+    assert "must be another topic" in problem
+
+
 def test_a_table_whose_topic_is_not_consumed_is_refused() -> None:
     assert problems_of(VECTIDE_KAFKA__TOPICS="shop.public.orders") == [
         "tables.products.source: VECTIDE_KAFKA__TOPICS does not take in this topic"
@@ -426,6 +445,10 @@ def test_every_variable_is_described_in_one_sentence() -> None:
         "VECTIDE_STORE__DSN",
         "VECTIDE_STORE__URL",
         "VECTIDE_HTTP__TOKEN",
+        "VECTIDE_REGISTRY__PASSWORD",
+        "VECTIDE_REGISTRY__TOKEN",
+        "VECTIDE_REGISTRY__OAUTH_CLIENT_SECRET",
+        "VECTIDE_REGISTRY__KEY_PASSWORD",
     }
 
 
@@ -440,3 +463,67 @@ def test_durations_say_their_unit() -> None:
             assert "in seconds" in doc.meaning
         if doc.name.endswith("_MS"):
             assert "in milliseconds" in doc.meaning
+
+
+# --- the schema registry --------------------------------------------------------------------------------
+
+
+def test_a_registry_is_used_when_it_has_an_address_and_there_are_schemas() -> None:
+    assert not loaded().registry.used
+    assert loaded(VECTIDE_REGISTRY__URL="http://registry:8081").registry.used
+    plain = loaded(VECTIDE_REGISTRY__URL="http://registry:8081", VECTIDE_REGISTRY__FORMAT="json")
+    assert not plain.registry.used
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"TOKEN": "t"}, "VECTIDE_REGISTRY__URL: required with VECTIDE_REGISTRY__TOKEN"),
+        (
+            {"URL": "http://r", "PASSWORD": "p"},
+            "VECTIDE_REGISTRY__USERNAME: required with VECTIDE_REGISTRY__PASSWORD",
+        ),
+        (
+            {"URL": "http://r", "OAUTH_URL": "http://o/t", "OAUTH_CLIENT_ID": "me"},
+            "VECTIDE_REGISTRY__OAUTH_CLIENT_SECRET: required with VECTIDE_REGISTRY__OAUTH_CLIENT_ID",
+        ),
+        (
+            {"URL": "http://r", "KEY_PATH": "/k"},
+            "VECTIDE_REGISTRY__CERTIFICATE_PATH: required with VECTIDE_REGISTRY__KEY_PATH",
+        ),
+        ({"URL": "registry:8081"}, "VECTIDE_REGISTRY__URL: must be a URL"),
+        ({"URL": "http://me:secret@registry"}, "VECTIDE_REGISTRY__URL: must be a URL"),
+        ({"URL": ","}, "VECTIDE_REGISTRY__URL: "),
+        ({"URL": "http://r", "FORMAT": "arvo"}, "did you mean avro?"),
+    ],
+)
+def test_settings_of_the_registry_that_do_not_fit_together_are_told(
+    given: dict[str, str], problem: str
+) -> None:
+    found = problems_of(**{f"VECTIDE_REGISTRY__{name}": value for name, value in given.items()})
+    assert any(problem in line for line in found), found
+    assert not any("secret" in line for line in found)
+
+
+def test_one_way_to_sign_in_is_enough() -> None:
+    found = problems_of(
+        **{"VECTIDE_REGISTRY__URL": "http://r", "VECTIDE_REGISTRY__TOKEN": "t"},
+        VECTIDE_REGISTRY__USERNAME="me",
+    )
+    assert found == [
+        "VECTIDE_REGISTRY__USERNAME: VECTIDE_REGISTRY__USERNAME and VECTIDE_REGISTRY__TOKEN are different "
+        "ways to sign in: keep one of them"
+    ]
+
+
+def test_secrets_of_the_registry_may_come_from_files(tmp_path: Path) -> None:
+    hidden = "hush"
+    (tmp_path / "password").write_text(f"{hidden}\n")
+    settings = loaded(
+        VECTIDE_REGISTRY__URL="http://r",
+        VECTIDE_REGISTRY__USERNAME="me",
+        VECTIDE_REGISTRY__PASSWORD_FILE=str(tmp_path / "password"),
+    )
+    assert settings.registry.credentials["password"] == hidden
+    assert hidden not in repr(settings)
+    assert hidden in secret_values(settings)

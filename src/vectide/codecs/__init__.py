@@ -1,7 +1,8 @@
 """Codecs: bytes of a Kafka record to a change.
 
-A codec is pure and quick: no network, no state but caches. It raises nothing but
-:class:`~vectide.core.model.DecodeError`, whatever the bytes are.
+A codec is pure and quick: no network, no state but caches. Whatever the bytes are, it raises nothing but
+:class:`~vectide.core.model.DecodeError`, and :class:`~vectide.ports.SchemaMissing` where it has to be told a
+schema first.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from typing import Any, Final, cast
 from vectide.ports import Codec
 
 #: Kind to (module, class). Imported when asked for, so that a codec's libraries load only where used.
-KINDS: Final[dict[str, tuple[str, str]]] = {"json": ("vectide.codecs.debezium_json", "DebeziumJson")}
+KINDS: Final[dict[str, tuple[str, str]]] = {
+    "json": ("vectide.codecs.debezium_json", "DebeziumJson"),
+    "registry": ("vectide.codecs.registry", "RegistryCodec"),
+}
 
 
 def load(kind: str, **options: Any) -> Codec:

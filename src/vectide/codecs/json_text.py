@@ -41,7 +41,8 @@ def refuse(raw: bytes, error: ValueError) -> NoReturn:
     if isinstance(error, msgspec.ValidationError):
         raise DecodeError("number_out_of_range", "a number is too large") from None
     if raw.startswith(b"\x00"):
-        raise DecodeError("not_json", "the value starts like one framed by a schema registry") from None
+        detail = "the value starts like one framed by a schema registry, and none is configured"
+        raise DecodeError("not_json", detail) from None
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError as invalid:

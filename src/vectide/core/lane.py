@@ -43,13 +43,16 @@ class Lane:
     #: Size and arrival (monotonic) of each record that is not behind the position yet, oldest first.
     arrivals: dict[int, tuple[int, float]] = field(default_factory=dict)
     bytes_held: int = 0
-    #: A truncate: what was received before it has to end first, what comes after it is not taken in.
+    #: A truncate: what was received before it has to end first, what comes after it is not taken in, and what
+    #: was taken in undecoded waits behind it.
     barrier: Record | None = None
     #: Works and letters that are under way for this lane.
     busy: int = 0
     #: Set where the lane is there for one dead letter that is replayed, beside the lane of its partition:
     #: how often the record was tried before.
     tried: int | None = None
+    #: Received records that wait for a schema, or behind one that does, in their order.
+    undecoded: deque[Record] = field(default_factory=deque)
 
     @property
     def id(self) -> tuple[str, int]:
@@ -64,6 +67,16 @@ class Lane:
     def is_replay(self) -> bool:
         """Whether it is there for one record that is applied again: that says nothing of its table."""
         return self.tried is not None
+
+    @property
+    def at_end(self) -> bool:
+        """Whether everything that the partition held at the last look has been received and decoded."""
+        return self.tracker.at_end and not self.undecoded
+
+    @property
+    def only_barrier_left(self) -> bool:
+        """Whether everything before the barrier is settled."""
+        return self.tracker.outstanding == 1 + len(self.undecoded)
 
     @property
     def active(self) -> bool:

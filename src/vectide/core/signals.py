@@ -60,7 +60,7 @@ LABELS: Final[Mapping[str, str]] = {
         "gone or failed"
     ),
     "reason": "why a change was skipped or a text was not sent; a closed set for each metric",
-    "station": "lookup, embed, write, dead_letter, purge or replay",
+    "station": "schema, lookup, embed, write, dead_letter, purge or replay",
     "cause": "short name of a failure, from the closed set of the adapter that saw it",
     "state": "starting, running, waiting, halted or stopping",
     "metric": "name of a metric of this catalogue",

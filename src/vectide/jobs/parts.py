@@ -10,13 +10,27 @@ from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import DEFAULT_POLICY, FailurePolicy
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, Record
-from vectide.ports import Clock, DeadLetters, Embedder, Executor, Log, ReplayDesk, Source, Store, Telemetry
+from vectide.ports import (
+    Clock,
+    DeadLetters,
+    Embedder,
+    Executor,
+    Log,
+    RegisteredSchema,
+    ReplayDesk,
+    SchemaId,
+    SchemaRegistry,
+    Source,
+    Store,
+    Telemetry,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Everything that the pump talks to. ``decode`` is pure; ``mapping_of`` finds the table of a topic.
-    ``replays`` is there where dead letters may be replayed."""
+    ``registry`` and ``learn`` are there where ``decode`` may have to be told schemas first; ``decode_now``,
+    which is for workers, asks for them on the way. ``replays``: where dead letters may be replayed."""
 
     source: Source
     decode: Callable[[Record], Change]
@@ -29,7 +43,10 @@ class Parts:
     telemetry: Telemetry
     log: Log
     random: Callable[[], float]
+    registry: SchemaRegistry | None = None
+    learn: Callable[[SchemaId, RegisteredSchema], None] | None = None
     replays: ReplayDesk | None = None
+    decode_now: Callable[[Record], Change] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +60,12 @@ class StreamPolicy:
     lookup_concurrency: int = 2
     embed_concurrency: int = 8
     write_concurrency: int = 4
+    schema_concurrency: int = 2
     embed_timeout_s: float = 30.0
     store_timeout_s: float = 30.0
     dead_letter_timeout_s: float = 30.0
     replay_timeout_s: float = 60.0
+    schema_timeout_s: float = 10.0
     records_in_flight: int = 40_000
     bytes_in_flight: int = 256 * 2**20
     poll_records: int = 50
@@ -66,9 +85,10 @@ class StreamPolicy:
         a vector that came back frees the slot that is dearest."""
         return {
             "embed": self.embed_concurrency,
+            "schema": self.schema_concurrency,
             "dead_letter": 1,
             "purge": 1,
-            "replay": 1,
             "write": self.write_concurrency,
             "lookup": self.lookup_concurrency,
+            "replay": 1,
         }

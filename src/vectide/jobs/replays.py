@@ -14,76 +14,28 @@ again by anybody, until it is answered: what is applied already is recognised.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from vectide.core import signals
-from vectide.core.failures import Failure, Kind
+from vectide.core.failures import Failure
 from vectide.core.lane import Entry, Lane
-from vectide.core.letters import DeadLetter, Place
-from vectide.core.model import Change, DecodeError, Deleted, Ignored, Record, Row, Truncated, Upserted
+from vectide.core.model import DecodeError, Deleted, Ignored, Record, Row, Upserted
 from vectide.core.replays import VALID_S, Answer, Request, same_log
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
 from vectide.jobs.intake import Intake
-from vectide.jobs.newer import Newer
-from vectide.jobs.originals import Lost, original_of
 from vectide.jobs.parts import Parts
+from vectide.jobs.replay_look import Ended, Fetched, Finding, Look, Replay
 from vectide.jobs.rows import Rows
 from vectide.jobs.work import Verdict
-from vectide.ports import AdapterError, Completion, Deadline, LogReader, Partition
+from vectide.ports import Completion, Deadline, Partition
 
 T = TypeVar("T")
 
 #: Requests that are remembered; more are left to those who ask again.
 MOST_REQUESTS: Final = 10_000
-#: Letters that lie no further apart are read together.
-_NEAR: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A letter's record and what it says now."""
-
-    record: Record
-    tried: int
-    change: Change | DecodeError
-    row: Row | None
-
-
-@dataclass(eq=False, slots=True)
-class Replay:
-    """One request here. ``lane`` is that of its partition while it is worked on; ``until``: what was received
-    there when the look for newer changes began; ``overtaken``: one arrived since then."""
-
-    request: Request
-    expires_s: float
-    lane: Lane | None = None
-    fetched: Fetched | None = None
-    until: int = 0
-    overtaken: bool = False
-
-    @property
-    def partition(self) -> Partition:
-        source = self.request.source
-        assert source.partition is not None
-        return (source.topic, source.partition)
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """A finding that ends the request here."""
-
-    outcome: str
-    reason: str = ""
-
-
-class _Clear:
-    """A finding: no newer change."""
-
-
-_Finding = Fetched | _Ended | _Clear
 
 
 @dataclass(slots=True)
@@ -253,10 +205,10 @@ class Replays:
         """Fetch the records that are not there yet; look for newer changes of the others' rows."""
         replays = list(unit.items)
 
-        def call() -> Mapping[Replay, _Finding]:
-            return _Look(self._parts, Deadline.after(self._parts.clock, self._timeout_s)).at(replays)
+        def call() -> Mapping[Replay, Finding]:
+            return Look(self._parts, Deadline.after(self._parts.clock, self._timeout_s)).at(replays)
 
-        def succeed(findings: Mapping[Replay, _Finding]) -> None:
+        def succeed(findings: Mapping[Replay, Finding]) -> None:
             self.station.succeeded(unit)
             for replay in replays:
                 self._go_on(replay, findings[replay])
@@ -269,13 +221,13 @@ class Replays:
 
         self._caller.start(self.station, unit, call, succeed, fail)
 
-    def _go_on(self, replay: Replay, finding: _Finding) -> None:
+    def _go_on(self, replay: Replay, finding: Finding) -> None:
         lane = replay.lane
         if lane is None or not _is_ready(lane):
             self._wait(replay)
             return
         match finding:
-            case _Ended(outcome, reason):
+            case Ended(outcome, reason):
                 self._end(replay, outcome, reason)
                 return
             case Fetched():
@@ -361,8 +313,8 @@ class Replays:
 
 
 def _is_ready(lane: Lane) -> bool:
-    """Whether the lane takes changes, and knows what it has received."""
-    idle = lane.resting or lane.barrier is not None
+    """Whether the lane takes changes, and knows what it has received, and of which rows."""
+    idle = lane.resting or lane.barrier is not None or bool(lane.undecoded)
     return lane.active and not idle and lane.mapping is not None and lane.tracker.next is not None
 
 
@@ -372,107 +324,3 @@ def _discard(watched: dict[T, list[Replay]], what: T, replay: Replay) -> None:
         watched[what] = rest
     else:
         watched.pop(what, None)
-
-
-class _Look:
-    """What one call finds out, on a worker."""
-
-    def __init__(self, parts: Parts, deadline: Deadline) -> None:
-        assert parts.replays is not None
-        self._parts = parts
-        self._logs: LogReader = parts.replays.logs
-        self._deadline = deadline
-
-    def at(self, replays: Sequence[Replay]) -> dict[Replay, _Finding]:
-        """A finding about each: its record, or whether there is a newer change of its row."""
-        findings: dict[Replay, _Finding] = {}
-        new = [replay for replay in replays if replay.fetched is None]
-        letters = self._letters(new)
-        for replay in new:
-            findings[replay] = self._fetched(replay, letters.get(replay.request.letter))
-        by_partition: dict[Partition, list[Replay]] = {}
-        for replay in replays:
-            if replay.fetched is not None:
-                by_partition.setdefault(replay.partition, []).append(replay)
-        for partition, group in by_partition.items():
-            findings |= self._newer(partition, group)
-        return findings
-
-    def _letters(self, replays: Sequence[Replay]) -> dict[Place, DeadLetter]:
-        """The letters that are still there, by their place."""
-        places = {replay.request.letter for replay in replays if self._is_same_log(replay.request)}
-        found: dict[Place, DeadLetter] = {}
-        for partition, start, end in _stretches(places):
-            low, high = self._logs.bounds([partition], self._deadline)[partition]
-            wanted = {partition: (max(low, start), min(high, end))}
-            for stored in self._logs.read(wanted, patience_s=self._deadline.remaining_s()):
-                letter = DeadLetter.read(stored) if Place.of(stored) in places else None
-                if letter is not None:
-                    found[letter.at] = letter
-        return found
-
-    def _is_same_log(self, request: Request) -> bool:
-        topic = request.letter.topic
-        return same_log(self._logs.log_id(topic), request.letters_log, topic)
-
-    def _fetched(self, replay: Replay, letter: DeadLetter | None) -> _Finding:
-        lane = replay.lane
-        assert lane is not None
-        mapping = lane.mapping
-        assert mapping is not None
-        if letter is None or letter.source != replay.request.source:
-            return _Ended("lost", "no_letter")
-        try:
-            record = original_of(letter, self._logs, self._deadline)
-        except Lost:
-            return _Ended("lost", "truncated")
-        try:
-            change = self._parts.decode(record)
-            if isinstance(change, Truncated):
-                return _Ended("failed", "truncate")
-            if isinstance(change, Ignored) or mapping.skip_reason(change) is not None:
-                return Fetched(record, letter.attempts, change, None)
-            return Fetched(record, letter.attempts, change, mapping.row_of(change))
-        except DecodeError as error:
-            return Fetched(record, letter.attempts, error, None)
-
-    def _newer(self, partition: Partition, group: Sequence[Replay]) -> dict[Replay, _Finding]:
-        """Whether the partition holds newer changes of their rows, among what nobody has looked at."""
-        lane = group[0].lane
-        assert lane is not None
-        assert lane.mapping is not None
-        low, _end = self._logs.bounds([partition], self._deadline)[partition]
-        looking: Newer[Replay] = Newer(self._parts.decode, lane.mapping)
-        gone = [replay for replay in group if replay.request.checked < low]
-        for replay in group:
-            fetched = replay.fetched
-            assert fetched is not None
-            assert fetched.row is not None
-            looking.seek(replay, fetched.row, fetched.record.key, replay.request.checked - 1)
-        start = min(replay.request.checked for replay in group)
-        end = max(replay.until for replay in group)
-        for record in self._logs.read({partition: (start, end)}, patience_s=self._deadline.remaining_s()):
-            if self._deadline.passed:
-                raise AdapterError(
-                    Failure(Kind.TRANSIENT, "timed_out", f"{partition[0]}: too much to look at")
-                )
-            looking.see(record)
-        findings: dict[Replay, _Finding] = dict.fromkeys(group, _Clear())
-        findings |= dict.fromkeys(looking.found, _Ended("superseded"))
-        return findings | dict.fromkeys(gone, _Ended("gone"))
-
-
-def _stretches(places: Iterable[Place]) -> Iterator[tuple[Partition, int, int]]:
-    """Partitions and what to read of them so that every place is in it."""
-    by_partition: dict[Partition, list[int]] = {}
-    for place in places:
-        if place.partition is not None:
-            by_partition.setdefault((place.topic, place.partition), []).append(place.offset)
-    for partition, offsets in by_partition.items():
-        start = end = min(offsets)
-        for offset in sorted(offsets):
-            if offset - end > _NEAR:
-                yield partition, start, end
-                start = offset
-            end = offset + 1
-        yield partition, start, end

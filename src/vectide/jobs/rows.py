@@ -112,7 +112,7 @@ class Rows:
         """The change cannot be completed. That is poison only when no newer change of the row makes up for
         it: a replay meets changes whose successors (a delete, say) have long been applied. So it waits
         until the partition has been read to its end, a newer change (of all rows: a truncate) arrives, or
-        patience ends."""
+        patience ends. There is no telling while records of its lane cannot be decoded yet."""
         queue, lane = work.queue, work.lane
         if lane.barrier is not None:
             self.finish(work, "skipped", "superseded")  # a truncate waits behind it: the row is gone
@@ -122,7 +122,7 @@ class Rows:
             queue.news_by_s = now_s + self._patience_s
         if queue.waiting and queue.waiting[0].lane is lane:
             self.retry(work)
-        elif lane.tracker.at_end or now_s >= queue.news_by_s:
+        elif lane.at_end or (now_s >= queue.news_by_s and not lane.undecoded):
             queue.news_by_s = None
             self.poison(work, verdict)
         else:
@@ -139,7 +139,11 @@ class Rows:
     def wake_overdue(self) -> None:
         """Try the parked rows again whose patience has ended."""
         now_s = self._parts.clock.monotonic()
-        self.wake(lambda queue: queue.news_by_s is None or now_s >= queue.news_by_s)
+        self.wake(
+            lambda queue: (
+                queue.news_by_s is None or (now_s >= queue.news_by_s and not queue.waiting[0].lane.undecoded)
+            )
+        )
 
     def _unpark(self, queue: RowQueue) -> None:
         queue.parked = False

@@ -1,4 +1,4 @@
-"""The stations together: look up, embed, write and dead letters, wired and asked in the right order."""
+"""The stations together: schemas, look up, embed, write and dead letters, asked in the right order."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from vectide.jobs.lookup import LookUp
 from vectide.jobs.parts import Parts, StreamPolicy
 from vectide.jobs.replays import Replays
 from vectide.jobs.rows import Rows, Settle
+from vectide.jobs.schemas import Schemas
 from vectide.jobs.truncates import Truncates
 from vectide.jobs.work import Work
 from vectide.jobs.write import Write
@@ -85,11 +86,11 @@ class Stations:
         self.truncates = Truncates(
             parts, caller, purges, policy.store_timeout_s, ends.settle, ends.halt, ends.lift
         )
-        asked = self._station("replay", BatchLimits(items=REPLAY_ITEMS, linger_s=0.02), 1, patient)
+        requests = self._station("replay", BatchLimits(items=REPLAY_ITEMS, linger_s=0.02), 1, patient)
         self.replays = Replays(
             parts,
             caller,
-            asked,
+            requests,
             rows,
             intake,
             lanes,
@@ -98,6 +99,8 @@ class Stations:
             ends.settle,
         )
         self.truncates.is_held_up = lambda lane: bool(self.replays.beside([lane]))
+        asked = self._station("schema", BatchLimits(items=1), policy.schema_concurrency, patient)
+        self.schemas = Schemas(parts, caller, asked, policy.schema_timeout_s)
         rows.look_up = self._add_look_up
         rows.write = self._add_write
         rows.send_letter = self.letters.add
@@ -114,10 +117,11 @@ class Stations:
         held_back = self._embed.station if self._writes_are_behind() else None
         waiting = (station for station in self._all() if station is not held_back)
         times = [due for station in waiting if (due := station.due_s()) is not None]
-        return min(times, default=None)
+        return min([*times, *self.schemas.due_s], default=None)
 
     def dispatch(self, *, flush: bool) -> None:
         """Start every call that may start now. Writes go first: they free rows and memory."""
+        self._start_all(self.schemas.station, self.schemas.start, flush)
         self._start_all(self.letters.station, self.letters.start, flush)
         self._start_all(self.replays.station, self.replays.start, flush)
         self.truncates.begin_due()
@@ -132,6 +136,7 @@ class Stations:
     def sweep(self) -> None:
         """Take back what waits for lanes that are gone, and what nobody has paid for yet of those that
         are leaving."""
+        self.schemas.sweep()
         self._embed.sweep()
         for writes in self._writes.values():
             for work in writes.sweep(lambda work: work.lane.held):
@@ -175,6 +180,7 @@ class Stations:
         yield self.truncates.station
         yield self.replays.station
         yield self.letters.station
+        yield self.schemas.station
 
     def _writes_are_behind(self) -> bool:
         """Whether more vectors wait for the store than one write takes: a crash would pay for them twice.

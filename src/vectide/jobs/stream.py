@@ -24,6 +24,7 @@ from vectide.ports import (
     AdapterError,
     Deadline,
     Partition,
+    SchemaMissing,
     Watchable,
 )
 
@@ -40,8 +41,11 @@ class Stream:
         self._policy = policy
         self.lanes: dict[Partition, Lane] = {}
         self.intake = Intake(parts, policy, self.lanes)
-        ends = Ends(self.settle, self._may_dead_letter, self.halt, self.intake.lift_barrier)
+        ends = Ends(self.settle, self._may_dead_letter, self.halt, self._lift)
         self.stations = Stations(parts, policy, ends, self.intake, self.lanes)
+        self.stations.schemas.decode = self._decode
+        self.stations.schemas.refuse = self._refuse
+        self.stations.schemas.caught_up = self._caught_up
         self.status = assess(started=False, stopping=False, troubles=())
         self.stopping = False
         self.finished = False
@@ -70,6 +74,7 @@ class Stream:
         self._flowing = bool(records)
         for record in records:
             self._receive(record)
+        self.stations.schemas.drain()
         self.stations.replays.step()
         self._dispatch()
         self.intake.balance()
@@ -118,17 +123,26 @@ class Stream:
 
     def _receive(self, record: Record) -> None:
         lane = self.intake.accept(record)
-        if lane is None:
-            return
+        if lane is not None:
+            self.stations.schemas.take(lane, record)
+
+    def _decode(self, lane: Lane, record: Record) -> None:
+        """Decode the record and take it on, or raise SchemaMissing."""
         try:
-            change = self._parts.decode(record)
-            self._place(lane, record, change)
+            self._place(lane, record, self._parts.decode(record))
         except DecodeError as error:
-            self.stations.replays.met_poison(lane, record.key)
-            if lane.mapping is None:
-                self.settle(lane, record, "skipped", "unmapped_topic")
-            else:
-                self.stations.letters.add(lane, record, Verdict(error.cause, "decode", error.detail))
+            self._refuse(lane, record, error)
+        except SchemaMissing:
+            if lane.mapping is not None:
+                raise
+            self.settle(lane, record, "skipped", "unmapped_topic")
+
+    def _refuse(self, lane: Lane, record: Record, error: DecodeError) -> None:
+        self.stations.replays.met_poison(lane, record.key)
+        if lane.mapping is None:
+            self.settle(lane, record, "skipped", "unmapped_topic")
+        else:
+            self.stations.letters.add(lane, record, Verdict(error.cause, "decode", error.detail))
 
     def _place(self, lane: Lane, record: Record, change: Change) -> None:
         match change:
@@ -230,8 +244,15 @@ class Stream:
         # take them in.
         if lane is not None and lane.active and not lane.resting and lane.barrier is None:
             lane.tracker.reach(offset)
-            if lane.tracker.at_end:
-                self.stations.rows.wake(lambda queue: queue.waiting[0].lane is lane)
+            self._caught_up(lane)
+
+    def _lift(self, lane: Lane) -> None:
+        self.intake.lift_barrier(lane)
+        self.stations.schemas.resume(lane)
+
+    def _caught_up(self, lane: Lane) -> None:
+        if lane.active and lane.barrier is None and lane.at_end:
+            self.stations.rows.wake(lambda queue: queue.waiting[0].lane is lane)
 
     def _leave(self, lanes: Sequence[Lane]) -> None:
         self.stations.replays.leave(lanes)

@@ -78,7 +78,7 @@ class Truncates:
         due = [
             purge
             for purge in self._waiting
-            if purge.lane.tracker.outstanding == 1 and not self.is_held_up(purge.lane)
+            if purge.lane.only_barrier_left and not self.is_held_up(purge.lane)
         ]
         for purge in due:
             if purge in self._waiting:  # the one before may have halted its table, and the lane is gone
