@@ -25,6 +25,7 @@ from vectide.ports import (
     Deadline,
     Embedder,
     MissingExtra,
+    RowReader,
     SchemaRegistry,
     StartupRefused,
     Store,
@@ -68,6 +69,19 @@ def build_store(settings: Settings) -> Store:
     # Look-ups run beside the writes.
     connections = given.concurrency + LOOKUP_CONCURRENCY
     return stores.load(given.kind, dsn=given.address, schema=given.schema_name, pool_size=connections)
+
+
+def build_reader(settings: Settings) -> RowReader | None:
+    """Reads the source's tables; None where no source is configured. Not connected yet."""
+    if not settings.source.address:
+        return None
+    try:
+        from vectide.sources.tables import PostgresRows
+    except ImportError as error:  # also what psycopg raises when its C library is missing
+        raise MissingExtra(
+            f'reading the source\'s tables needs a package: pip install "vectide[postgres]" ({error})'
+        ) from error
+    return PostgresRows(settings.source.address)
 
 
 def build_codec(settings: Settings) -> Codec:
@@ -150,7 +164,17 @@ class Dependencies:
     source: KafkaSource
     dead_letters: KafkaDeadLetters
     codec: Codec
+    reader: RowReader | None = None
     registry: SchemaRegistry | None = None
+
+    def close(self) -> None:
+        """Close every connection but that of the Kafka source, which has a farewell of its own."""
+        self.dead_letters.close()
+        for part in (self.reader, self.registry):
+            if part is not None:
+                part.close()
+        self.store.close()
+        self.embedder.close()
 
 
 def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) -> Dependencies:
@@ -174,13 +198,15 @@ def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) ->
     store = built("VECTIDE_STORE__KIND", lambda: build_store(settings))
     source = built("kafka", lambda: build_source(settings, telemetry, logs))
     dead_letters = built("dlq", lambda: build_dead_letters(settings))
+    reader = built("VECTIDE_SOURCE__DSN", lambda: build_reader(settings))
     registry = built("VECTIDE_REGISTRY__URL", lambda: build_registry(settings))
     if embedder is not None:
         problems += chunk_problems(settings, embedder)
     if problems or embedder is None or store is None or source is None or dead_letters is None:
         # Kafka's properties are refused by both of its clients.
         raise SettingsError(list(dict.fromkeys(problems)))
-    return Dependencies(embedder, store, source, dead_letters, build_codec(settings), registry)
+    codec = build_codec(settings)
+    return Dependencies(embedder, store, source, dead_letters, codec, reader, registry)
 
 
 def chunk_problems(settings: Settings, embedder: Embedder) -> list[str]:
@@ -215,6 +241,7 @@ def policy_of(settings: Settings) -> StreamPolicy:
         write_concurrency=store.concurrency,
         embed_timeout_s=embedder.timeout_s,
         store_timeout_s=store.timeout_s,
+        reread_timeout_s=settings.source.timeout_s,
         schema_timeout_s=settings.registry.timeout_s,
         records_in_flight=limits.records_in_flight,
         bytes_in_flight=int(limits.bytes_in_flight),

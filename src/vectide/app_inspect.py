@@ -27,8 +27,10 @@ from vectide.app import (
     newest_records,
     unknown_columns,
 )
+from vectide.core.mapping import TableMapping
 from vectide.core.model import Record, Row, Stamp, Value
-from vectide.jobs.check import CheckFailed, judge_events, run_check
+from vectide.core.source_facts import ServerFacts, server_findings, table_findings
+from vectide.jobs.check import CheckFailed, Noted, judge, judge_events, run_check
 from vectide.jobs.check import Result as Result
 from vectide.jobs.check import Verdict as Verdict
 from vectide.jobs.executor import SystemClock
@@ -49,7 +51,7 @@ from vectide.ports import (
     Verifiable,
 )
 from vectide.settings import Settings, SettingsError
-from vectide.testing.recordings import read_recording
+from vectide.testing.recordings import read_recording, write_recording
 
 #: Stands for the space of a provider that nobody has asked: nothing stored is compared with it.
 _ANY_SPACE: Final = "preview"
@@ -93,11 +95,7 @@ def check(
         checks.run()
     finally:
         given.source.close(Deadline.after(_CLOCK, _CLOSE_S))
-        given.dead_letters.close()
-        given.store.close()
-        given.embedder.close()
-        if given.registry is not None:
-            given.registry.close()
+        given.close()
     return checks.results
 
 
@@ -124,6 +122,7 @@ class _Checks:
             self._check("registry", partial(self._ask_registry, self._given.registry), at_registry)
         at_kafka = "check VECTIDE_KAFKA__BOOTSTRAP_SERVERS and __EXTRA, the network, and that the brokers run"
         self._check("topics", self._ask_kafka, at_kafka)
+        self._check_source()
         if not self._reached:
             self._skip("Kafka does not answer", "dead letters", "events")
             return
@@ -133,7 +132,7 @@ class _Checks:
     def _deadline(self) -> Deadline:
         return Deadline.after(_CLOCK, self._timeout_s)
 
-    def _check(self, name: str, ask: Callable[[], str], unreachable: str) -> None:
+    def _check(self, name: str, ask: Callable[[], str | Noted], unreachable: str) -> None:
         self._add(run_check(name, ask, unreachable=unreachable))
 
     def _skip(self, why: str, *names: str) -> None:
@@ -169,6 +168,42 @@ class _Checks:
         check_topics(self._settings, source, self._deadline())
         return ", ".join(topics) or "no topic matches yet"
 
+    def _check_source(self) -> None:
+        """The server, then each table of its own, so that one's faults do not hide another's."""
+        reader = self._given.reader
+        if reader is None:
+            return
+        from vectide.sources.tables import PostgresRows
+        from vectide.sources.tables_catalogue import PostgresCatalogue
+
+        assert isinstance(reader, PostgresRows)
+        catalogue = PostgresCatalogue(reader, self._settings.source.connector_user)
+        found: list[ServerFacts] = []
+
+        def ask_server() -> str | Noted:
+            reader.prepare(self._deadline())
+            found.append(catalogue.server(self._deadline()))
+            return judge(server_findings(found[0]), f"PostgreSQL, database {found[0].database}")
+
+        def ask_table(mapping: TableMapping, schema: str, name: str) -> str | Noted:
+            table = catalogue.table(schema, name, self._deadline())
+            if table is None:
+                raise CheckFailed(f"the source has no table {schema}.{name}", "correct the table's source")
+            key = ", ".join(table.primary_key)
+            return judge(table_findings(table, mapping, found[0]), f"{schema}.{name}, key {key}")
+
+        at_source = "check VECTIDE_SOURCE__DSN, the network, and that the server runs"
+        self._check("source", ask_server, at_source)
+        for mapping in self._settings.mappings:
+            title = f"source of {mapping.table}"
+            parts = mapping.source.split(".")
+            if not found:
+                self._skip("the source does not answer", title)
+            elif mapping.source.startswith("^") or len(parts) < 3:
+                self._skip("its topic does not name one table: prefix.schema.table", title)
+            else:
+                self._check(title, partial(ask_table, mapping, *parts[-2:]), at_source)
+
     def _ask_dead_letters(self) -> str:
         self._given.dead_letters.check(self._deadline())
         return self._settings.dlq.topic
@@ -200,12 +235,14 @@ def _listed(collections: Mapping[str, bool]) -> str:
 class PreviewRequest:
     """What to preview: these ``records`` (of ``logs`` with these identities, by topic), else those of a
     file, else the ``newest`` ones of every partition; only those of ``tables`` if any are named. ``stored``:
-    decide from what the store holds. ``timeout_s`` is for each call."""
+    decide from what the store holds. ``save``: a file to write the records to, as a recording. ``timeout_s``
+    is for each call."""
 
     recording: Path | None = None
     newest: int = 10
     tables: Sequence[str] = ()
     stored: bool = False
+    save: Path | None = None
     timeout_s: float = 10.0
     records: Sequence[Record] | None = None
     logs: Mapping[str, str] = field(default_factory=dict)
@@ -236,12 +273,28 @@ def preview(settings: Settings, request: PreviewRequest) -> Iterator[Preview]:
             limits=embedder.limits,
             count_tokens=embedder.count_tokens,
             space=embedder.space if request.stored else _ANY_SPACE,
+            can_reread=bool(settings.source.address),
         )
         previewer = Previewer(rules, log_of=lambda topic: logs.get(topic, topic), stored=stored)
-        for record in records:
-            mapping = settings.mapping_of(record.topic)
-            if not request.tables or (mapping is not None and mapping.table in request.tables):
-                yield previewer.preview(record)
+        wanted = [record for record in records if _is_wanted(settings, request, record)]
+        _save(request, wanted)
+        for record in wanted:
+            yield previewer.preview(record)
+
+
+def _is_wanted(settings: Settings, request: PreviewRequest, record: Record) -> bool:
+    mapping = settings.mapping_of(record.topic)
+    return not request.tables or (mapping is not None and mapping.table in request.tables)
+
+
+def _save(request: PreviewRequest, records: Sequence[Record]) -> None:
+    if request.save is None:
+        return
+    try:
+        write_recording(request.save, records)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise SettingsError([f"{request.save} cannot be written: {why}"]) from None
 
 
 def _records(settings: Settings, request: PreviewRequest) -> tuple[Sequence[Record], Mapping[str, str]]:

@@ -145,6 +145,7 @@ class Service:
                 self._telemetry,
                 self._logs.get("stream"),
                 random.random,
+                given.reader,
                 given.registry,
                 given.codec.learn if isinstance(given.codec, SchemaCodec) else None,
                 replays,
@@ -158,11 +159,7 @@ class Service:
             given.source.close(deadline)
             executor.close(deadline)
             replays.close()
-            given.dead_letters.close()
-            given.store.close()
-            given.embedder.close()
-            if given.registry is not None:
-                given.registry.close()
+            given.close()
 
     def _start_up(self, given: Dependencies) -> None:
         """Wait for what cannot be reached; refuse what can never work."""
@@ -170,6 +167,7 @@ class Service:
         self._wait_for("embedder", given.embedder.prepare)
         for spec in collections_of(settings, given.embedder).values():
             self._wait_for("store", partial(given.store.prepare, spec))
+        self._ask_source(given)
         self._wait_for("kafka", lambda deadline: check_topics(settings, source, deadline))
         self._wait_for("dead letters", given.dead_letters.check)
         if given.registry is not None:
@@ -179,6 +177,17 @@ class Service:
         problems = self._wait_for("registry", lambda _deadline: unknown_columns(settings, newest, decode))
         if problems:
             raise SettingsError(problems)
+
+    def _ask_source(self, given: Dependencies) -> None:
+        """Refuse a source that refuses us. One that cannot be reached is not waited for: few changes need
+        it, and those wait by themselves."""
+        if given.reader is None:
+            return
+        try:
+            given.reader.prepare(Deadline.after(self._clock, START_CALL_S))
+        except AdapterError as error:
+            failure = error.failure
+            self._log.warning("source_unreachable", cause=failure.cause, detail=failure.detail)
 
     def _wait_for(self, what: str, attempt: Callable[[Deadline], T]) -> T:
         """Repeat until it succeeds; the reason is shown on every surface meanwhile."""

@@ -34,6 +34,7 @@ from vectide.cli_options import (
     EXIT_USAGE,
     AsJson,
     Timeout,
+    json_line,
     print_json,
     print_lines,
     settings_now,
@@ -135,6 +136,41 @@ def check(timeout: Timeout = 10.0, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def init(
+    table: Annotated[
+        list[str], typer.Option("--table", metavar="SCHEMA.TABLE", help="Table to take in (repeatable).")
+    ],
+    dsn: Annotated[
+        str,
+        typer.Option(
+            envvar="VECTIDE_SOURCE__DSN",
+            show_envvar=False,
+            help="The source's PostgreSQL; by default VECTIDE_SOURCE__DSN.",
+        ),
+    ],
+    prefix: Annotated[
+        str | None,
+        typer.Option(help="The connector's topic.prefix.", show_default="the database's name"),
+    ] = None,
+    directory: Annotated[Path, typer.Option(help="Where the files go.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    timeout: Timeout = 30.0,
+) -> None:
+    """Propose tables.yaml and the Debezium connector's JSON for tables of a PostgreSQL database.
+
+    What to embed and what to keep beside it is guessed from names, types and a sample of the rows. Reads
+    only; files that are there are left alone.
+    """
+    from vectide.app_init import InitRequest
+    from vectide.app_init import init as propose
+
+    for path in propose(InitRequest(dsn, table, directory, prefix, force, timeout)):
+        typer.echo(f"written: {path}")
+    typer.echo("next: read both, give tables.yaml to VECTIDE_TABLES_FILE and the connector to Kafka Connect")
+    typer.echo("      (its password comes from the variable DATABASE_PASSWORD), then run `vectide check`")
+
+
+@app.command()
 def preview(
     recording: Annotated[
         Path | None,
@@ -145,22 +181,36 @@ def preview(
     stored: Annotated[
         bool, typer.Option("--store", help="Decide from what the store holds, not as if it were empty.")
     ] = False,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the records there, for --recording.")
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--check", metavar="FILE", help="Compare with what --json gave; exit code 1 if it differs."
+        ),
+    ] = None,
     timeout: Timeout = 10.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show what would become of real events: decision, text, tokens, id, metadata. Writes nothing.
+    """Show what would become of real events: decision, text, tokens, id, metadata. Changes nothing there.
 
     This shows the content of rows. Records are decided one after the other, each on what those before it
     would have left; the service may also merge changes of a row that wait.
     """
+    kept = None if against is None else _read_lines(against)
     settings = settings_now()
     from vectide import cli_output as output
     from vectide.app_inspect import PreviewRequest
     from vectide.app_inspect import preview as decide
 
-    request = PreviewRequest(recording, newest, table or (), stored, timeout)
+    request = PreviewRequest(recording, newest, table or (), stored, save, timeout)
     previews = decide(settings, request)
-    if as_json:
+    if kept is not None:
+        found = [json.loads(json_line(output.plain_preview(one))) for one in previews]
+        if output.comparison(kept, found):
+            raise typer.Exit(EXIT_FAILED)
+    elif as_json:
         print_lines(output.plain_preview(one) for one in previews)
     else:
         output.previews(previews)
@@ -332,3 +382,18 @@ def _leave(code: int) -> NoReturn:
         except OSError:
             pass
     os._exit(code)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """What ``--json`` wrote to the file, one object per line."""
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        why = f"cannot be read: {error.strerror or type(error).__name__}"
+    except ValueError as error:
+        why = f"is not JSON lines: {error}"
+    else:
+        if all(isinstance(line, dict) for line in lines):
+            return lines
+        why = "is not JSON lines: each must be an object"
+    raise typer.BadParameter(f"{path} {why}; `vectide preview --recording FILE --json > {path}` makes it")

@@ -38,7 +38,12 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def json_line(value: Any) -> str:
+    """One value on one line."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 def print_lines(values: Iterable[Any]) -> None:
     """One value on each line."""
     for value in values:
-        typer.echo(json.dumps(value, ensure_ascii=False, default=str))
+        typer.echo(json_line(value))

@@ -24,6 +24,7 @@ _STYLES: Final = {
     "embed": "bold green",
     "patch": "cyan",
     "remove": "magenta",
+    "reread": "yellow",
     "dead_letter": "bold red",
     "halt": "bold red",
 }
@@ -207,6 +208,37 @@ def plain_preview(one: Preview) -> dict[str, Any]:
         "metadata": dict(one.metadata),
         "keep": sorted(one.keep),
     }
+
+
+def comparison(kept: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> int:
+    """Show where two lists of :func:`plain_preview` differ, record by record. Returns how many do."""
+    before, after = _by_place(kept), _by_place(found)
+    changed = 0
+    for place in dict.fromkeys([*before, *after]):
+        lines = list(_changes(before.get(place, {}), after.get(place, {})))
+        if lines:
+            changed += 1
+            say(Text(place, "bold"))
+            say(*lines, indent=4)
+    if changed:
+        say(Text(f"{changed} of {len(after)} previews differ from the file.", "bold red"))
+    else:
+        say(Text(f"{len(after)} previews are as in the file.", "green"))
+    return changed
+
+
+def _by_place(lines: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {f"{line.get('topic')}[{line.get('partition')}]@{line.get('offset')}": line for line in lines}
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Text]:
+    for name in dict.fromkeys([*before, *after]):
+        if before.get(name) == after.get(name):
+            continue
+        if name in before:
+            yield Text(f"- {name}: {clean(_json(before[name]))}", "red")
+        if name in after:
+            yield Text(f"+ {name}: {clean(_json(after[name]))}", "green")
 
 
 # --- search ---------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ of an adapter may be called from several worker threads at the same time unless 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vectide.core.failures import Failure
-from vectide.core.model import Change, Point, Record, Row, Stamp, Value
+from vectide.core.model import Change, Columns, Point, Record, Row, Stamp, Value
 from vectide.core.replays import Answer, Request
 
 #: One vector: shape ``(dimensions,)``, float32.
@@ -474,6 +474,43 @@ class Verifiable(Protocol):
         """Whether the collection exists. Raises as :meth:`Store.prepare` does, also when the collection is
         another one than ``spec`` says."""
         ...
+
+
+# --- rows of the source ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RowsRead:
+    """What the source's table holds of some rows, in the order of the keys; None: it has no such row.
+
+    Each value is what an event of the same row would hold, once decoded. ``refused`` names the columns for
+    which that cannot be promised, and why, in words without row content: no row has them.
+    """
+
+    rows: Sequence[Columns | None]
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+class RowReader(Protocol):
+    """Reads rows of the source's tables again, where events leave out what did not change."""
+
+    def prepare(self, deadline: Deadline) -> None:
+        """Verify that the source can be read. Raises :class:`StartupRefused` when it refuses us or can never
+        tell the truth (a standby lags behind), :class:`AdapterError` when it cannot be reached."""
+        ...
+
+    def read(
+        self, table: str, keys: Sequence[Columns], columns: Sequence[str], deadline: Deadline
+    ) -> RowsRead:
+        """The ``columns`` of the rows with these primary ``keys``, as committed now.
+
+        ``table`` is ``schema.table``; the keys, not empty, all have the same columns, as
+        :attr:`~vectide.core.model.Row.key` spells them. A table that does not exist has all columns refused.
+        Raises only :class:`AdapterError`.
+        """
+        ...
+
+    def close(self) -> None: ...
 
 
 # --- dead letters ---------------------------------------------------------------------------------------

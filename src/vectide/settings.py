@@ -31,6 +31,7 @@ from vectide.settings_sections import (
     LimitsSettings,
     LogSettings,
     Section,
+    SourceSettings,
     StoreSettings,
     Variable,
     message_of,
@@ -73,6 +74,7 @@ class Settings:
     kafka: KafkaSettings
     embedder: EmbedderSettings
     store: StoreSettings
+    source: SourceSettings
     dlq: DlqSettings
     http: HttpSettings
     limits: LimitsSettings
@@ -110,6 +112,7 @@ _SECTIONS: Final[Mapping[str, type[Section]]] = {
     "kafka": KafkaSettings,
     "embedder": EmbedderSettings,
     "store": StoreSettings,
+    "source": SourceSettings,
     "dlq": DlqSettings,
     "http": HttpSettings,
     "limits": LimitsSettings,
@@ -290,6 +293,7 @@ def _from_kubernetes(name: str, value: str) -> bool:
 def _contradictions(values: _Values, tables: Tables) -> Iterator[str]:
     yield from _embedder_contradictions(values["embedder"])
     yield from _store_contradictions(values["store"])
+    yield from _source_contradictions(values["source"], tables)
     yield from registry_contradictions(f"{PREFIX}REGISTRY__", values["registry"])
     topics: tuple[str, ...] = values["kafka"].get("topics", ())
     yield from _topic_contradictions(topics, tables)
@@ -319,6 +323,17 @@ def _store_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
     elif not _POSTGRES_DSN.match(address.get_secret_value()):
         name = "DSN" if given.get("dsn") else "URL"
         yield f"{PREFIX}STORE__{name}: must start with postgresql:// or be a list of key=value"
+
+
+def _source_contradictions(given: Mapping[str, Any], tables: Tables) -> Iterator[str]:
+    dsn = given.get("dsn")
+    if dsn is not None:
+        if not _POSTGRES_DSN.match(dsn.get_secret_value()):
+            yield f"{PREFIX}SOURCE__DSN: must start with postgresql:// or be a list of key=value"
+        return
+    for name, table in tables.settings.items():
+        if "reread" in table.on_incomplete and "on_incomplete" in table.model_fields_set:
+            yield f"tables.{name}.on_incomplete: reread needs {PREFIX}SOURCE__DSN"
 
 
 def _topic_contradictions(topics: tuple[str, ...], tables: Tables) -> Iterator[str]:

@@ -250,6 +250,25 @@ class StoreSettings(Section):
         return given.get_secret_value() if given else ""
 
 
+class SourceSettings(Section):
+    """The source's database, where it may be asked for what events leave out."""
+
+    dsn: SecretStr | None = Field(
+        default=None,
+        description="How to connect to the source's PostgreSQL (the primary), to read again what events "
+        "leave out and nothing stored can tell; without it such changes are dead letters.",
+    )
+    timeout_s: Seconds = Field(default=10.0, description="Time limit of one read, in seconds.")
+    connector_user: str = Field(
+        default="", description="Role of the Debezium connector, whose rights `vectide check` looks at."
+    )
+
+    @property
+    def address(self) -> str:
+        """The DSN in the clear, for the client only; empty when there is none."""
+        return self.dsn.get_secret_value() if self.dsn else ""
+
+
 class DlqSettings(Section):
     """Where records go that can never succeed, and when there are too many of them."""
 

@@ -30,6 +30,7 @@ from vectide.core.mapping import MappingError, MetadataField, TableMapping
 from vectide.core.softdelete import SoftDelete
 from vectide.core.template import Template, TemplateError
 from vectide.core.types import parse_type
+from vectide.core.where import Where, WhereError
 from vectide.settings_sections import Section, check_topic_or_pattern, message_of, topic_matches
 
 _TABLE_ID: Final = re.compile(r"[a-z0-9_-]{1,63}")
@@ -141,6 +142,10 @@ class TableSettings(Section):
     soft_delete: Annotated[SoftDeleteSettings, BeforeValidator(_soft_delete)] | None = Field(
         default=None, description="Column, or column and values, that mark a row as deleted."
     )
+    where: Name | None = Field(
+        default=None,
+        description="SQL condition over the columns; a row that does not match it has no point.",
+    )
     chunk: ChunkSettings | None = Field(
         default=None,
         description="Cut the text into chunks of at most so many tokens, each with a vector of its own; "
@@ -151,11 +156,12 @@ class TableSettings(Section):
         description="Types of columns, for events that do not tell them (JSON without schemas).",
     )
     store_text: bool = Field(default=True, description="Whether the text is kept beside the vector.")
-    on_incomplete: Annotated[tuple[Literal["stored", "dead-letter"], ...], BeforeValidator(_one_or_many)] = (
-        Field(
-            default=("stored", "dead-letter"),
-            description="Where the text of an unavailable column comes from, in this order.",
-        )
+    on_incomplete: Annotated[
+        tuple[Literal["stored", "reread", "dead-letter"], ...], BeforeValidator(_one_or_many)
+    ] = Field(
+        default=("stored", "reread", "dead-letter"),
+        description="Where the text of an unavailable column comes from, in this order; reread asks the "
+        "database of VECTIDE_SOURCE__DSN, if that is given.",
     )
 
     on_truncate: Literal["purge", "skip"] = Field(
@@ -311,6 +317,11 @@ def _meaning_problems(name: str, table: TableSettings) -> Iterator[str]:
         yield f"tables.{name}.embed.{part}: {error}"
         template = Template.of_columns(["-"])
     try:
+        _where(table)
+    except WhereError as error:
+        yield f"tables.{name}.where: {error}"
+        table = table.model_copy(update={"where": None})
+    try:
         _mapping(name, table, template)
     except MappingError as error:
         yield from (f"tables.{name}: {problem}" for problem in error.problems)
@@ -320,6 +331,14 @@ def _template(embed: EmbedSettings) -> Template:
     if embed.template is not None:
         return Template.parse(embed.template)
     return Template.of_columns(embed.columns or ())
+
+
+def _where(table: TableSettings) -> Where | None:
+    if table.where is None:
+        return None
+    from vectide.settings_where import parse_where  # the SQL parser is only for those who need it
+
+    return parse_where(table.where)
 
 
 def _mapping(name: str, table: TableSettings, template: Template) -> TableMapping:
@@ -332,6 +351,7 @@ def _mapping(name: str, table: TableSettings, template: Template) -> TableMappin
         metadata=tuple(MetadataField(source, target) for source, target in table.metadata),
         key=table.key,
         soft_delete=None if deleted is None else SoftDelete(deleted.column, deleted.values),
+        where=_where(table),
         chunking=None if table.chunk is None else Chunking(table.chunk.tokens, table.chunk.overlap),
         store_text=table.store_text,
         # What is kept serves only to complete an incomplete change.

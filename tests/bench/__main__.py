@@ -7,9 +7,9 @@ hold. Exit code 1 when a target is missed, 2 when nothing could be measured.
 
 What an HNSW index costs is the same for both: most of a millisecond of the server's CPU per vector, which on
 a small machine hides what the sides do differently. All runs have one, as vectide makes it, but that with the
-slow provider, which asks how well waiting is overlapped: it goes without, with at most 32 texts in a call,
-the limit that text-embeddings-inference comes with. The two lines after it are the same with the index, and
-with the index and as many texts in a call as a side likes.
+slow provider, which asks how well waiting is overlapped: it goes without. A provider with a latency takes at
+most 32 texts in a call, the limit that text-embeddings-inference comes with. The two lines after the slow
+provider's are the same with the index, and with the index and as many texts in a call as a side likes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from tests.real.jars import StackUnavailable, fetch
 
 WARM_UP_ROWS = 256
 TRICKLE_PER_S = 20
+#: Most texts in a call of a provider that has a latency.
+PROVIDER_ITEMS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Bench:
         def once(side: Side) -> float:
             shop = Shop()
             present, mixed = shop.inserts(self._scaled(rows)), shop.mixed(self._scaled(changes))
-            with self.stage.run(side, latency_ms) as run:
+            with self.stage.run(side, latency_ms, provider_items=PROVIDER_ITEMS) as run:
                 run.follow(present)
                 took_s = run.follow(mixed)
                 run.verify(shop.shown())
@@ -104,7 +106,7 @@ class Bench:
             shop = Shop()
             present = shop.inserts(self._scaled(rows))
             changes = shop.texts(min(len(present), int(seconds * TRICKLE_PER_S)))
-            with self.stage.run(side, latency_ms) as run:
+            with self.stage.run(side, latency_ms, provider_items=PROVIDER_ITEMS) as run:
                 run.follow(present)
                 latencies[side.name] = [1000 * took_s for took_s in run.trickle(changes, TRICKLE_PER_S)]
                 run.verify(shop.shown())
@@ -131,10 +133,10 @@ SCENARIOS: dict[str, Callable[[Bench], list[Result]]] = {
     "backlog": lambda bench: bench.backlog("backlog, 1 partition", 10_000, 1.3),
     "backlog4": lambda bench: bench.backlog("backlog, 4 partitions", 10_000, partitions=4),
     "slow": lambda bench: bench.backlog(
-        "50 ms provider, 32 a call", 10_000, 4.0, latency_ms=50, provider_items=32, indexed=False
+        "50 ms provider, 32 a call", 20_000, 4.0, latency_ms=50, provider_items=PROVIDER_ITEMS, indexed=False
     ),
     "slow-indexed": lambda bench: bench.backlog(
-        "same, with an HNSW index", 10_000, latency_ms=50, provider_items=32
+        "same, with an HNSW index", 10_000, latency_ms=50, provider_items=PROVIDER_ITEMS
     ),
     "slow-large-calls": lambda bench: bench.backlog("same, any number a call", 10_000, latency_ms=50),
     "mixed": lambda bench: bench.mixed("mixed changes, 20 ms provider", 20, 3_000, 8_000, 1.5),

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from tests.pipeline.shop import RECORDINGS, Shop, running, until
 from tests.pipeline.verbs import Ran, Vectide
@@ -100,6 +101,50 @@ def test_check_verifies_an_existing_collection(vectide: Vectide, shop: Shop) -> 
     ran = vectide(shop.environment(VECTIDE_EMBEDDER__DIMENSIONS="32"), "check", "--json")
     assert ran.code == 1
     assert "dimensions 64, but 32 is configured" in detail(ran, "store")
+
+
+def test_check_looks_at_the_source_and_prints_the_sql_that_mends_it(vectide: Vectide, shop: Shop) -> None:
+    """Also for a table that is not there, and one whose topic does not name a single table."""
+    with EmbeddedPostgres(tcp_port=0) as source:
+        with psycopg.connect(source.dsn) as link:
+            link.execute(f"CREATE TABLE {shop.topic.split('.')[-1]} (id int PRIMARY KEY, name text)".encode())
+        environment = shop.environment(VECTIDE_SOURCE__DSN=source.tcp_dsn)
+        ran = vectide(environment, "check", "--json")
+        assert ran.code == 1
+        told = {check["name"]: check for check in ran.json["checks"]}
+        assert "wal_level is replica: no change can be decoded" in told["source"]["detail"]
+        assert told["source"]["advice"].startswith("ALTER SYSTEM SET wal_level = 'logical';")
+        table = told[f"source of {shop.table}"]
+        assert "no publication holds the table" in table["detail"]
+        assert "CREATE PUBLICATION dbz_publication FOR TABLE" in table["advice"]
+        source.stop()
+        ran = vectide(environment, "check", "--json", "--timeout", "2")
+        assert results(ran)["source"] == "failed"
+        assert "check VECTIDE_SOURCE__DSN" in detail(ran, "source")
+        assert results(ran)[f"source of {shop.table}"] == "skipped"
+    other = shop.environment(VECTIDE_SOURCE__DSN="mysql://root@localhost/shop")
+    assert "VECTIDE_SOURCE__DSN: must start with postgresql://" in vectide(other, "check").err
+
+
+def test_what_init_writes_is_what_check_and_run_read(vectide: Vectide, shop: Shop, tmp_path: Path) -> None:
+    name = f"books{shop.number}"
+    with psycopg.connect(shop.postgres.dsn) as link:
+        link.execute(b"CREATE SCHEMA shelves")
+        columns = "id int PRIMARY KEY, title text, price numeric(10,2)"
+        link.execute(f"CREATE TABLE shelves.{name} ({columns})".encode())
+    arguments = ("init", "--table", f"shelves.{name}", "--prefix", "shop", "--directory", str(tmp_path))
+    source = {"VECTIDE_SOURCE__DSN": shop.postgres.tcp_dsn}
+    ran = vectide(source, *arguments)
+    assert (ran.code, ran.err) == (0, "")
+    assert f"written: {tmp_path / 'tables.yaml'}" in ran.out
+    again = vectide(source, *arguments)
+    assert again.code == 2
+    assert "is there already: --force overwrites it" in again.err
+    shop.broker.create_topic(f"shop.shelves.{name}", partitions=1)
+    environment = {**shop.environment(), "VECTIDE_TABLES_FILE": str(tmp_path / "tables.yaml")}
+    del environment["VECTIDE_TABLES"]
+    checks = vectide(environment, "check", "--json").json["checks"]
+    assert [one for one in checks if one["result"] != "ok"] == []
 
 
 def test_check_says_that_no_event_can_be_applied(vectide: Vectide, shop: Shop) -> None:
@@ -223,6 +268,36 @@ def test_preview_reads_the_types_that_a_table_declares(vectide: Vectide, shop: S
     )
     ran = vectide(environment, "preview", "--recording", str(RECORDINGS / "unwrapped.jsonl.gz"), "--json")
     assert ran.json_lines[0]["metadata"] == {"price": "469.78"}
+
+
+def test_a_preview_is_compared_with_one_that_was_kept(vectide: Vectide, shop: Shop, tmp_path: Path) -> None:
+    """A new mapping is tried on records that were saved; every record that would end otherwise is named."""
+    shop.produce(shop.upsert(1, "lamp"), shop.upsert(2, "chair"), shop.delete(2))
+    records, kept = str(tmp_path / "records.jsonl.gz"), tmp_path / "kept.jsonl"
+    asked = vectide(shop.environment(), "preview", "--save", records, "--json")
+    kept.write_text(asked.out, encoding="utf-8")
+    replay = ("preview", "--recording", records, "--check", str(kept))
+    same = vectide(shop.environment(), *replay)
+    assert (same.code, same.out) == (0, "3 previews are as in the file.\n")
+    changed = vectide(shop.environment(VECTIDE_TABLES=shop.tables(metadata=[])), *replay)
+    assert changed.code == 1
+    assert f"{shop.topic}[0]@1\n    - metadata: " in changed.out
+    assert "\n    + metadata: {}\n" in changed.out
+    assert changed.out.endswith("2 of 3 previews differ from the file.\n")
+    kept.write_text(asked.out.splitlines()[0] + "\n", encoding="utf-8")
+    more = vectide(shop.environment(), *replay)
+    assert (more.code, more.out.splitlines()[-1]) == (1, "2 of 3 previews differ from the file.")
+
+
+def test_what_is_no_kept_preview_is_told(vectide: Vectide, shop: Shop, tmp_path: Path) -> None:
+    missing = vectide(shop.environment(), "preview", "--check", str(tmp_path / "none.jsonl"))
+    assert missing.code == 2
+    assert "cannot be read: No such file" in " ".join(missing.err.split())
+    (tmp_path / "list.jsonl").write_text("[]\n")
+    wrong = vectide(shop.environment(), "preview", "--check", str(tmp_path / "list.jsonl"))
+    assert (wrong.code, "each must be an object" in " ".join(wrong.err.split())) == (2, True)
+    unwritable = vectide(shop.environment(), "preview", "--save", str(tmp_path))
+    assert (unwritable.code, "cannot be written" in unwritable.err) == (2, True)
 
 
 def test_preview_says_what_is_wrong_with_a_recording(vectide: Vectide, shop: Shop, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pytest
@@ -330,6 +330,26 @@ def test_a_request_that_another_replica_answers_is_dropped() -> None:
     pump.source.next_poll.append(lambda: pump.source.assign(FIRST))
     pump.run_for(5)
     assert shop.desk.answers == []
+
+
+def test_a_record_that_the_lane_meets_again_by_itself_is_left_to_it() -> None:
+    """As after the group was set back."""
+    log = Log()
+    log.append(*(upsert(key, f"text {key}") for key in range(9)))
+    desk = Desk(log)
+    pump = Pump(log, replays=desk, poll_records=1)
+    desk.ask(desk.put_aside(8), 8, checked=9)
+    pump.until(lambda: desk.answers, "the answer")
+    assert desk.outcomes() == [("skipped", "not_read_yet")]
+    pump.run()
+    assert len(pump.store.texts()) == 9
+
+
+def test_an_incomplete_record_is_a_letter_again_at_once() -> None:
+    shop = scene(upsert(2, "b"))
+    shop.mend(replace(MENDED, columns={"id": 1, "title": "a", "price": 1}, unavailable=frozenset({"body"})))
+    shop.ask()
+    assert shop.until_answered() == [("dead_lettered", "incomplete_row")]
 
 
 def test_an_old_request_is_not_taken_up() -> None:

@@ -11,7 +11,7 @@ from tests.simulation.clock import START_S, SimClock
 from tests.simulation.scenario import PARTITIONS, Event
 
 from vectide.core.failures import Failure, Kind
-from vectide.core.model import Change, DecodeError, Record, Upserted
+from vectide.core.model import Change, Columns, DecodeError, Record, Upserted
 from vectide.ports import (
     AdapterError,
     Deadline,
@@ -54,6 +54,8 @@ class SimBroker:
         self.ends: dict[Partition, int] = dict.fromkeys(partitions, 0)
         #: In the order in which they were produced.
         self.changes: dict[Place, Change | None] = {}
+        #: What the events leave out, too.
+        self.whole: dict[Place, Columns] = {}
         self.committed: dict[Partition, int] = {}
         self.dead: list[Letter] = []
         #: While it is on, events come without a mapped column, as after a schema change.
@@ -63,6 +65,7 @@ class SimBroker:
             record = Record(*partition, self.ends[partition], b"key", b"value")
             self.logs[partition].append((event.at_s + START_S, record))
             self.changes[place_of(record)] = event.change
+            self.whole[place_of(record)] = event.whole or {}
             self.ends[partition] = record.offset + 1 + event.hole
 
     def decode(self, record: Record) -> Change:

@@ -12,21 +12,23 @@ import pytest
 from tests.simulation.broker import SimRegistry
 from tests.simulation.run import failing, failure_of, shrink
 
-from vectide.core import chunkdiff, opening, planner
+from vectide.core import chunkdiff, completion, opening, planner
 from vectide.core import lane as lanes
 from vectide.core.breaker import Breaker
 from vectide.core.budget import Budget
 from vectide.core.chunkdiff import Tail
 from vectide.core.failures import Failure, Kind
 from vectide.core.lane import Entry, Lane, Merged, RowQueue
+from vectide.core.mapping import TableMapping
 from vectide.core.model import Deleted, Record, Row, Stamp
-from vectide.core.planner import Drift, Known, PatchMetadata, Plan, Skip
+from vectide.core.planner import Drift, Known, PatchMetadata, Plan, RemoveRow, Skip
 from vectide.core.station import Station, Unit
 from vectide.core.tracker import Tracker
-from vectide.jobs import lookup, steps, truncates, work
+from vectide.jobs import lookup, reread, steps, truncates, work
 from vectide.jobs.embed import Embed
 from vectide.jobs.intake import Intake
 from vectide.jobs.letters import Letters
+from vectide.jobs.moves import Moves
 from vectide.jobs.rows import Rows
 from vectide.jobs.schemas import Schemas
 from vectide.jobs.stream import Stream
@@ -316,6 +318,97 @@ def moved_columns_are_not_kept_anew(patch: pytest.MonkeyPatch) -> None:
         return replace(made, values=None) if isinstance(made, PatchMetadata) else made
 
     patch.setattr(lookup, "plan", wrong)
+
+
+# --- filters ------------------------------------------------------------------------------------------------
+
+
+@mutant
+def rows_that_leave_the_filter_stay(patch: pytest.MonkeyPatch) -> None:
+    def wrong(change: Any, known: Known, mapping: Any) -> Plan:
+        made = planner.plan(change, known, mapping)
+        return Skip("unchanged") if isinstance(made, RemoveRow) and made.reason == "filtered" else made
+
+    patch.setattr(lookup, "plan", wrong)
+
+
+@mutant
+def what_is_stored_is_taken_to_match_the_filter(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(TableMapping, "was_matched", lambda self, hashes, stored: True)
+
+
+@mutant
+def what_nobody_knows_does_not_match_the_filter(patch: pytest.MonkeyPatch) -> None:
+    matches = TableMapping.matches_where
+    patch.setattr(TableMapping, "matches_where", lambda self, columns: matches(self, columns) is True)
+
+
+# --- what the events leave out -----------------------------------------------------------------------------
+
+
+@mutant
+def the_delete_of_a_changed_key_does_not_wait(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Moves, "arrived", lambda self, row, entry: None)
+
+
+@mutant
+def the_delete_of_a_changed_key_waits_only_for_the_arrival_of_the_create(patch: pytest.MonkeyPatch) -> None:
+    arrived = Moves.arrived
+
+    def wrong(self: Moves, row: Row, entry: Entry) -> RowQueue | None:
+        freed = arrived(self, row, entry)
+        for old, delete in entry.takes_from:
+            delete.holds = False
+            freed = self._queues[old]
+        return freed
+
+    patch.setattr(Moves, "arrived", wrong)
+
+
+@mutant
+def a_changed_key_takes_what_the_store_has_too_early(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Moves, "is_ready", lambda self, origin: True)
+
+
+@mutant
+def what_was_read_again_is_carried_to_another_key(patch: pytest.MonkeyPatch) -> None:
+    def wrong(stamp: Stamp | None, mapping: Any) -> Any:
+        return completion.carried(None if stamp is None else replace(stamp, ahead=False), mapping)
+
+    patch.setattr(lookup, "carried", wrong)
+
+
+@mutant
+def changes_before_a_changed_key_merge_with_its_delete(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: RowQueue) -> list[Entry]:
+        taken: list[Entry] = []
+        while self.waiting:
+            entry = self.waiting[0]
+            if taken and entry.lane is not taken[0].lane:
+                break
+            if entry.holds and not taken:
+                break
+            taken.append(self.waiting.popleft())
+        return [entry for entry in taken if entry.lane.active]
+
+    patch.setattr(RowQueue, "take", wrong)
+
+
+@mutant
+def what_was_read_again_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reread, "completed", lambda change, columns: change)
+
+
+@mutant
+def the_source_is_never_asked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(lookup.LookUp, "_may_reread", lambda self, work: False)
+
+
+@mutant
+def a_row_that_the_source_no_longer_has_is_condemned_at_once(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        Rows, "await_news", lambda self, lacking, verdict, certain=False: self.poison(lacking, verdict)
+    )
 
 
 # --- embedding ----------------------------------------------------------------------------------------------

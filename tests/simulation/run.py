@@ -19,7 +19,16 @@ from tests.simulation.broker import SimBroker, SimDeadLetters, SimRegistry, SimS
 from tests.simulation.checks import Violation, Watch, require
 from tests.simulation.clock import START_S, SimClock, SimExecutor
 from tests.simulation.scenario import NO_LIMIT, TABLES, Scenario, draw
-from tests.simulation.world import SOON, SimLog, SimProvider, SimStore, SimTelemetry, World, schedule
+from tests.simulation.world import (
+    SOON,
+    SimLog,
+    SimProvider,
+    SimReader,
+    SimStore,
+    SimTelemetry,
+    World,
+    schedule,
+)
 
 from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
@@ -58,6 +67,7 @@ class Run:
             SimStore(rng, scenario),
             SimDeadLetters(broker, rng, scenario.error_rate),
             SimSource(broker, self.clock, rng, scenario.commits_lost),
+            SimReader(self.clock, rng, scenario),
             SimRegistry(rng, scenario.error_rate),
         )
         self._watch = Watch(self._world, scenario)
@@ -93,6 +103,7 @@ class Run:
             telemetry,
             self.log,
             self._rng.random,
+            None if self.scenario.ahead_s is None else world.reader,
             world.registry,
             world.broker.learn,
         )
@@ -114,8 +125,10 @@ class Run:
             revoke_drain_s=1.0,
             grace_s=GRACE_S,
             halt_probe_s=0.5,
+            reread=limits,
             busy_wait_s=0.01,
             incomplete_patience_s=0.3,
+            move_patience_s=0.3,
             failures=FailurePolicy(backoff_first_s=0.01, backoff_max_s=0.5, probe_s=0.5),
             breaker=BreakerLimits(in_a_row=self._dead_in_a_row, window=NO_LIMIT),
         )

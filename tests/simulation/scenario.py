@@ -15,6 +15,7 @@ from vectide.core.chunks import Chunking
 from vectide.core.mapping import MetadataField, SoftDelete, TableMapping
 from vectide.core.model import Change, Deleted, Ignored, Truncated, Upserted
 from vectide.core.template import Template
+from vectide.core.where import Column, Compare, Constant, Some, Where
 
 POISON_TEXT = "poison-text"
 POISON_PRICE = "poison-price"
@@ -22,6 +23,17 @@ POISON_PRICE = "poison-price"
 POISON_CHUNK = "bad chunk"
 GARBAGE = "garbage"
 NO_LIMIT = 10**6
+
+#: What both filter by; for the second table the note is nothing else.
+SHOWN = Where(
+    "note <> 'hidden' OR price = '2'",
+    Some(
+        (
+            Compare("<>", Column("note"), Constant("hidden")),
+            Compare("=", Column("price"), Constant("2")),
+        )
+    ),
+)
 
 #: One table whose text comes from two columns (their values are kept), one with a single column, and two that
 #: are cut into chunks, mostly one for each paragraph.
@@ -32,6 +44,7 @@ PRODUCTS = TableMapping(
     template=Template.parse("{title}[\n{body}]"),
     metadata=(MetadataField("price", "price"), MetadataField("note", "remark")),
     soft_delete=SoftDelete("gone"),
+    where=SHOWN,
 )
 USERS = TableMapping(
     table="users",
@@ -39,6 +52,7 @@ USERS = TableMapping(
     collection="people",
     template=Template.parse("{title}"),
     metadata=(MetadataField("price", "price"),),
+    where=SHOWN,
 )
 DOCS = TableMapping(
     table="docs",
@@ -48,6 +62,7 @@ DOCS = TableMapping(
     metadata=(MetadataField("price", "price"), MetadataField("note", "remark")),
     soft_delete=SoftDelete("gone"),
     chunking=Chunking(tokens=12),
+    where=SHOWN,
 )
 NOTES = replace(DOCS, table="notes", source="shop.public.notes", collection="notes")
 TABLES = {mapping.source: mapping for mapping in (PRODUCTS, USERS, DOCS, NOTES)}
@@ -56,7 +71,8 @@ PARTITIONS = {PRODUCTS.source: 2, USERS.source: 1, DOCS.source: 2, NOTES.source:
 
 @dataclass(frozen=True)
 class Event:
-    """One record of a topic; ``change`` None: bytes that cannot be decoded. ``hole`` offsets follow it."""
+    """One record of a topic; ``change`` None: bytes that cannot be decoded. ``hole`` offsets follow it.
+    ``whole``: the row as the source has it then, also what the event leaves out; None: it has no such row."""
 
     at_s: float
     topic: str
@@ -65,6 +81,13 @@ class Event:
     change: Change | None
     kind: str
     hole: int = 0
+    whole: Mapping[str, Any] | None = None
+
+    def tells_of(self, topic: str, row: int) -> bool:
+        """Whether it is about this row."""
+        if isinstance(self.change, Truncated):
+            return self.topic == topic
+        return isinstance(self.change, Upserted | Deleted) and (self.topic, self.row) == (topic, row)
 
 
 @dataclass(frozen=True)
@@ -82,7 +105,9 @@ class Fault:
 class Scenario:
     """``conditional``: the store refuses writes that are older than what it holds. ``atomic``: its calls take
     effect as a whole. ``dead_in_a_row``: the dead-letter breaker's limit. ``commits_lost``: the share of
-    commits that fail. ``luck`` changes what the run draws, and nothing else."""
+    commits that fail. ``luck`` changes what the run draws, and nothing else. ``ahead_s``: how long the source
+    has committed before an event arrives, None where it cannot be asked; ``refused``: the columns that it
+    will not tell."""
 
     seed: int
     events: tuple[Event, ...]
@@ -98,6 +123,14 @@ class Scenario:
     per_schema: int = 0
     commits_lost: float = 0.1
     luck: int = 0
+    ahead_s: float | None = None
+    refused: frozenset[str] = frozenset()
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing but the events happens: calls may fail, but there is room, and nobody stops."""
+        roomy = self.records_in_flight >= 1000 and self.bytes_in_flight >= 10**9
+        return roomy and not self.faults and self.dead_in_a_row == NO_LIMIT
 
     def without(self, events: set[int], faults: set[int]) -> Scenario:
         """The same scenario with some members left out."""
@@ -129,7 +162,10 @@ class Scenario:
                 *(f"  {fault}" for fault in self.faults),
                 " ".join(
                     f"{name}={getattr(self, name)}"
-                    for name in (*settings, "dead_in_a_row", "commits_lost", "per_schema", "luck")
+                    for name in (
+                        *settings,
+                        *("dead_in_a_row", "commits_lost", "per_schema", "luck", "ahead_s", "refused"),
+                    )
                 ),
             ]
         )
@@ -162,14 +198,18 @@ class _Source:
             return self._twins(at_s, row)
         if kind != "rename":
             return [self._event(at_s, row, self._change(row, kind), kind)]
-        new = self.rng.randrange(self.size)
-        if new in self.rows:
+        free = [key for key in range(self.size) if key not in self.rows]
+        if not free:
             return [self._event(at_s, row, self._change(row, "noop"), "noop")]
+        near = [key for key in free if (key - row) % PARTITIONS[self.mapping.source] == 0]
+        new = self.rng.choice(near if near and self.rng.random() < 0.7 else free)
         columns = self.rows[new] = self.rows.pop(row)
-        created = Upserted(_key(new), {"id": new, **columns}, op="c", committed_ms=0, old_key=_key(row))
+        left_out = self.rng.choice(_LEFT_OUT)
+        seen = {name: value for name, value in columns.items() if name not in left_out}
+        created = Upserted(_key(new), {"id": new, **seen}, left_out, "c", 0, old_key=_key(row))
         return [
             self._event(at_s, row, Deleted(_key(row), new_key=_key(new)), "renamed away"),
-            self._event(at_s, row, Deleted(_key(row)), "tombstone"),
+            self._event(at_s, row, Deleted(_key(row), new_key=_key(new)), "tombstone"),
             self._event(at_s, new, created, "renamed here"),
         ]
 
@@ -180,6 +220,8 @@ class _Source:
         kind = self._kind(self.live if row in self.rows else self.absent)
         if kind == "moved_text":
             self.follow_up += [(row, "partial_title"), (row, "moved_text")]
+        elif kind == "free":
+            self.follow_up.append((row, "partial_price"))
         elif kind == "poison_text":
             self.follow_up.append((row, "partial_title"))
         return row, kind
@@ -210,7 +252,8 @@ class _Source:
 
     def _event(self, at_s: float, row: int, change: Change | None, kind: str) -> Event:
         partition = (row + self.grown) % PARTITIONS[self.mapping.source]
-        return Event(at_s, self.mapping.source, partition, row, change, kind, self.rng.choice(_HOLES))
+        whole = dict(self.rows[row]) if row in self.rows else None
+        return Event(at_s, self.mapping.source, partition, row, change, kind, self.rng.choice(_HOLES), whole)
 
     def _change(self, row: int, kind: str) -> Change | None:
         if kind == GARBAGE:
@@ -244,7 +287,7 @@ class _Source:
                 return {"body": self._text()}
             case "moved_text":
                 return _SAME_TEXT[columns["title"] != "one"]
-            case "metadata" | "partial_metadata":
+            case "metadata" | "partial_metadata" | "partial_price":
                 return {"price": self.rng.randrange(3)}
             case "note":
                 return {"note": self._text()}
@@ -281,17 +324,25 @@ _BACK = "and back"
 #: Kinds of events that move the paragraphs of a text.
 _PARAGRAPHS = ("grow", "shrink", "turn", "twice", "poison_chunk")
 _HOLES = (0, 0, 0, 0, 1, 2)
+#: What the create of a changed key does not tell.
+_LEFT_OUT = tuple(map(frozenset[str], ((), ("body",), ("body",), ("body", "note"), ("title",))))
 #: Columns that the event does not tell, by kind of event.
 _UNAVAILABLE = {
     "partial_metadata": frozenset({"body"}),
     "partial_title": frozenset({"body"}),
     "partial_note": frozenset({"note"}),
     "partial_noop": frozenset({"body", "note"}),
+    "partial_price": frozenset({"note"}),
+    "partial_show": frozenset({"body"}),
 }
 _EDITS: dict[str, dict[str, Any]] = {
     "blank": {"title": None, "body": "  "},
     "soft_delete": {"gone": True},
     "undelete": {"gone": False},
+    "hide": {"note": "hidden"},
+    "free": {"note": "hidden", "price": 2},
+    "show": {"note": "n"},
+    "partial_show": {"note": "n"},
     "poison_metadata": {"price": POISON_PRICE},
 }
 #: Other columns, the same text.
@@ -320,6 +371,11 @@ _LIVE = {
     "blank": 0.7,
     "soft_delete": 1.5,
     "undelete": 1.5,
+    "hide": 2,
+    "free": 2,
+    "show": 2,
+    "partial_show": 1,
+    "partial_price": 2,
     "delete": 4,
     "rename": 1.5,
     "flip": 6,
@@ -337,6 +393,7 @@ _LIVE = {
     "twice": 1,
     "poison_chunk": 0.7,
 }
+_MOVED = {"rename": 10, "body": 3, "text": 1, "partial_title": 2, "delete": 1, "truncate": 1}
 _BUSY = {"flip": 4, "text": 3, "metadata": 1, "delete": 1}
 FAULTS = {
     "crash": 4,
@@ -355,6 +412,8 @@ FAULTS = {
     "dlq_refuses": 1,
     "commits_fail": 2,
     "drift": 6,
+    "source_down": 2,
+    "source_refuses": 1,
     "registry_down": 2,
     "registry_refuses": 1,
 }
@@ -369,6 +428,8 @@ def draw(seed: int) -> Scenario:
     rng = random.Random(seed)  # noqa: S311  reproducible on purpose
     if rng.random() < 0.2:
         return _delicate(seed, rng)
+    if rng.random() < 0.2:
+        return _moving(seed, rng)
     events = _draw_events(rng)
     span_s = max(0.5, *(event.at_s for event in events))
     faults = [_draw_fault(rng, span_s, events) for _ in range(rng.choice((0, 0, 1, 2, 4)))]
@@ -384,7 +445,28 @@ def draw(seed: int) -> Scenario:
         atomic=rng.random() < 0.4,
         dead_in_a_row=rng.choice((1, 1, NO_LIMIT, NO_LIMIT, NO_LIMIT)),
         commits_lost=rng.choice((0.0, 0.1, 0.9)),
+        ahead_s=rng.choice((None, None, 0.0, 0.05, 1.0)),
+        refused=rng.choice((frozenset[str](), frozenset[str](), frozenset({"note"}))),
         per_schema=rng.choice((0, 0, 1, 3, 10)),
+    )
+
+
+def _moving(seed: int, rng: random.Random) -> Scenario:
+    """Rows that get another key again and again, mostly in peace."""
+    table = rng.choice((PRODUCTS, PRODUCTS, NOTES))
+    source = _Source(rng, table, rng.choice((3, 5)), _MOVED, {"insert": 20, "partial_title": 5})
+    pace_s = rng.choice((0.0, 0.0, 0.02))
+    events = [event for at in range(rng.choice((15, 30))) for event in source.events(at * pace_s)]
+    count = rng.choice((0, 0, 1))
+    return Scenario(
+        seed,
+        tuple(events),
+        tuple(_draw_fault(rng, 0.5, events) for _ in range(count)),
+        error_rate=rng.choice((0.0, 0.0, 0.05)),
+        batch_items=rng.choice((1, 2, 4, 64)),
+        conditional=rng.random() < 0.5,
+        ahead_s=rng.choice((None, None, 0.05, 1.0)),
+        per_schema=rng.choice((0, 0, 0, 3)),
     )
 
 

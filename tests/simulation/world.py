@@ -23,7 +23,7 @@ from tests.simulation.scenario import (
 )
 
 from vectide.core.failures import Failure, Kind
-from vectide.core.model import Row, Stamp, text_hash
+from vectide.core.model import Columns, Row, Stamp, Truncated, text_hash
 from vectide.core.signals import Metric
 from vectide.ports import (
     AdapterError,
@@ -38,6 +38,7 @@ from vectide.ports import (
     PatchChunks,
     Put,
     Remove,
+    RowsRead,
     Stored,
     Trim,
     Vector,
@@ -218,6 +219,45 @@ def _is_poison(write: Write) -> bool:
     return False
 
 
+class SimReader:
+    """The source's tables, ahead of the events about them. ``events`` are all that ever come."""
+
+    def __init__(self, clock: SimClock, rng: random.Random, scenario: Scenario) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._scenario = scenario
+        self.down = False
+        self.refuses = False
+
+    def prepare(self, deadline: Deadline) -> None:
+        pass
+
+    def read(
+        self, table: str, keys: Sequence[Columns], columns: Sequence[str], deadline: Deadline
+    ) -> RowsRead:
+        if self.refuses:
+            raise AdapterError(Failure(Kind.OPERATOR, "permission"))
+        if self.down or self._rng.random() < self._scenario.error_rate:
+            raise AdapterError(Failure(Kind.TRANSIENT, "connection"))
+        refused = {name: "of some type" for name in columns if name in self._scenario.refused}
+        told = [name for name in columns if name not in refused]
+        rows = [self._row(f"shop.{table}", key["id"]) for key in keys]
+        return RowsRead([row and {name: row[name] for name in told} for row in rows], refused)
+
+    def _row(self, topic: str, row: int) -> Columns | None:
+        """The row as committed now; it makes no difference to the reader how long that has been known."""
+        committed_s = self._clock.now_s - START_S + (self._scenario.ahead_s or 0.0)
+        known = [
+            None if isinstance(event.change, Truncated) else event.whole
+            for event in self._scenario.events
+            if event.tells_of(topic, row) and event.at_s <= committed_s
+        ]
+        return known[-1] if known else None
+
+    def close(self) -> None:
+        pass
+
+
 class SimTelemetry:
     """Counts, so that checks can ask; refuses labels that the catalogue does not know."""
 
@@ -266,6 +306,7 @@ class World:
     store: SimStore
     letters: SimDeadLetters
     source: SimSource
+    reader: SimReader
     registry: SimRegistry
 
 
@@ -301,6 +342,8 @@ def _set(world: World, what: str, on: bool) -> None:
         "dlq_refuses": (world.letters, "refuses"),
         "commits_fail": (world.source, "commits_fail"),
         "drift": (world.broker, "drifting"),
+        "source_down": (world.reader, "down"),
+        "source_refuses": (world.reader, "refuses"),
         "registry_down": (world.registry, "down"),
         "registry_refuses": (world.registry, "refuses"),
     }[what]

@@ -18,9 +18,11 @@ from vectide.core.planner import (
     Plan,
     RemoveRow,
     Skip,
+    Unfit,
     plan,
 )
 from vectide.core.template import Template
+from vectide.settings_where import parse_where
 
 ROW = Row.of("docs", {"id": 1})
 COLUMNS = {"title": "one", "body": "two", "price": 5, "note": "n"}
@@ -374,3 +376,90 @@ def test_the_text_is_kept_only_where_it_is_wanted(by: TableMapping, text: str | 
 @pytest.mark.parametrize("by", [TITLES, mapping(keep_values=False)])
 def test_columns_are_kept_only_where_it_helps(by: TableMapping) -> None:
     assert embedded(planned(upserted(), None, by)).points[0].values is None
+
+
+# --- row filters ----------------------------------------------------------------------------------------
+
+#: A filter over a column that is neither embedded nor metadata, and one over embedded ones.
+SHOWN = mapping(where=parse_where("shown AND price <> 0"))
+LONG = mapping(where=parse_where("body LIKE 't%' OR price = 0"))
+
+
+def test_only_rows_that_pass_the_filter_have_points() -> None:
+    assert embedded(planned(upserted(shown=True), None, SHOWN)).texts == ("one\ntwo",)
+    for columns in ({"shown": False}, {"shown": None}, {"shown": True, "price": 0}):
+        assert planned(upserted(**columns), None, SHOWN) == Skip("filtered")
+        assert planned(upserted(**columns), kept(SHOWN, shown=True), SHOWN) == RemoveRow(REMOVED, "filtered")
+
+
+def kept(by: TableMapping, **columns: Any) -> Stamp:
+    """The stamp of a row that passed the filter at offset 5."""
+    (point,) = embedded(planned(upserted(**columns), None, by, offset=5)).points
+    assert point.stamp is not None
+    return replace(point.stamp, values=point.values)
+
+
+def test_a_filtered_row_that_is_not_stored_needs_none_of_its_text() -> None:
+    assert planned(upserted("body", shown=False), None, SHOWN) == Skip("filtered")
+    assert planned(upserted("body", "shown", price=0), None, SHOWN) == Skip("filtered")
+
+
+def test_a_row_that_starts_to_match_is_embedded_like_a_new_one() -> None:
+    assert embedded(planned(upserted(shown=True), None, SHOWN)).texts == ("one\ntwo",)
+    assert planned(upserted("body", shown=True), None, SHOWN) == Incomplete(("body",))
+
+
+def test_a_row_whose_filtered_columns_are_unchanged_still_matches() -> None:
+    stamp = kept(SHOWN, shown=True)
+    assert embedded(planned(upserted("shown", title="new"), stamp, SHOWN)).texts == ("new\ntwo",)
+    assert isinstance(planned(upserted("shown", note="x"), stamp, SHOWN), PatchMetadata)
+
+
+def test_an_unavailable_column_of_the_filter_is_not_guessed() -> None:
+    """Invariant 5: nothing is embedded, and nothing removed, for want of a value."""
+    stamp = kept(SHOWN, shown=True)
+    moved = upserted("shown", price=6)
+    assert planned(moved, stamp, SHOWN) == Incomplete(("shown",))
+    assert planned(moved, None, SHOWN) == Incomplete(("shown",))
+    assert planned(moved, replace(stamp, stale=True), SHOWN) == Incomplete(("shown",))
+    assert planned(moved, stamp, SHOWN, fresh=True) == Incomplete(("shown",))
+
+
+def test_an_unavailable_embedded_column_of_the_filter_has_its_kept_value() -> None:
+    stamp = kept(LONG)
+    assert isinstance(planned(upserted("body", price=6), stamp, LONG), PatchMetadata)
+    assert planned(upserted("body", price=6), stamp, LONG, use_stored=False) == Incomplete(("body",))
+    was_free = kept(LONG, body="other", price=0)
+    assert planned(upserted("body", price=6), was_free, LONG) == RemoveRow(REMOVED, "filtered")
+
+
+def test_a_kept_text_that_is_not_the_value_is_not_compared() -> None:
+    flags = mapping(where=parse_where("body = TRUE OR price = 0"))
+    stamp = kept(flags, body=True)
+    assert planned(upserted("body", price=6), stamp, flags) == Incomplete(("body",))
+
+
+def test_a_row_of_another_filter_matches_only_by_its_own_values() -> None:
+    other = mapping(where=parse_where("shown AND price <> 1"))
+    stamp = kept(other, shown=True)
+    assert planned(upserted("shown", title="new"), stamp, SHOWN) == Incomplete(("shown",))
+    assert planned(upserted("shown", title="new"), stored(), SHOWN) == Incomplete(("shown",))
+    renewed = patched(planned(upserted(shown=True), stamp, SHOWN))
+    assert isinstance(planned(upserted("shown", note="x"), renewed.stamp, SHOWN, offset=10), PatchMetadata)
+
+
+def test_a_value_that_the_filter_cannot_compare_is_never_taken_for_one_that_does_not_match() -> None:
+    told = "where: the column price: a list cannot be compared with a number"
+    wrong = upserted(shown=True, price=[1])
+    assert planned(wrong, kept(SHOWN, shown=True), SHOWN) == Unfit("where_mismatch", told)
+
+
+def test_a_filter_over_columns_that_the_events_lack_is_drift() -> None:
+    assert planned(upserted(), None, SHOWN) == Drift(("shown",))
+    assert SHOWN.mapped_columns == ("title", "body", "price", "note", "shown")
+
+
+def test_what_deletes_a_row_does_not_ask_the_filter() -> None:
+    both = mapping(where=parse_where("shown"), soft_delete=SoftDelete("gone"))
+    assert planned(upserted("shown", gone=True), stored(), both) == RemoveRow(REMOVED, "soft_deleted")
+    assert planned(GONE, stored(), both) == RemoveRow(REMOVED, "deleted")

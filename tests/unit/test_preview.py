@@ -12,6 +12,7 @@ from vectide.core.model import Change, DecodeError, Deleted, Ignored, Record, Ro
 from vectide.core.template import Template
 from vectide.jobs.preview import Decision, Preview, Previewer, Rules
 from vectide.ports import EmbedderLimits
+from vectide.settings_where import parse_where
 from vectide.testing.store import CAPABILITIES
 
 MAPPING = TableMapping(
@@ -119,6 +120,15 @@ def test_the_store_is_asked_once_for_each_row_and_its_stamp_decides() -> None:
     assert second.decide(upsert()) == (Decision.SKIP, "already_applied")
     assert second.decide(upsert(size=5)) == (Decision.PATCH, "")
     assert asked == [("texts", '{"id":1}')]
+
+
+def test_a_filter_shows_in_its_decisions() -> None:
+    shown = replace(MAPPING, where=parse_where("size > 0"))
+    bench = Bench(mapping=shown)
+    assert bench.decide(upsert()) == (Decision.EMBED, "")
+    assert bench.decide(upsert(size=0)) == (Decision.REMOVE, "filtered")
+    assert bench.decide(upsert(size=None)) == (Decision.SKIP, "filtered")
+    assert bench.decide(upsert(size=[])) == (Decision.DEAD_LETTER, "where_mismatch")
 
 
 # --- tables that are cut into chunks --------------------------------------------------------------------

@@ -69,6 +69,7 @@ def test_every_variable_can_be_set() -> None:
         "VECTIDE_EMBEDDER__BASE_URL": "https://llm.example/v1",
         "VECTIDE_STORE__KIND": "pgvector",
         "VECTIDE_STORE__DSN": "host=db dbname=x",
+        "VECTIDE_SOURCE__DSN": "postgresql://shop/shop",
         "VECTIDE_DLQ__TOPIC": "bad",
         "VECTIDE_DLQ__MAX_SHARE": "0.5",
         "VECTIDE_LIMITS__BYTES_IN_FLIGHT": "64MiB",
@@ -292,6 +293,18 @@ def test_the_pgvector_store_needs_one_address() -> None:
     ]
 
 
+def test_a_table_that_asks_for_re_reads_needs_a_source_and_the_default_does_not() -> None:
+    asks = "products: {source: shop.public.products, embed: {columns: [name]}, on_incomplete: [reread]}"
+    problem = "tables.products.on_incomplete: reread needs VECTIDE_SOURCE__DSN"
+    assert problems_of(VECTIDE_TABLES=asks) == [problem]
+    dsn = "postgresql://reader@shop/shop"
+    assert loaded(VECTIDE_TABLES=asks, VECTIDE_SOURCE__DSN=dsn).source.address == dsn
+    assert "reread" in loaded().mappings[0].on_incomplete
+    assert problems_of(VECTIDE_SOURCE__DSN="shop") == [
+        "VECTIDE_SOURCE__DSN: must start with postgresql:// or be a list of key=value"
+    ]
+
+
 @pytest.mark.parametrize(
     "topics", ["vectide.dlq,shop.public.products", "^.*", r"^(vectide\.|shop\.)"], ids=["listed", "all", "or"]
 )
@@ -444,6 +457,7 @@ def test_every_variable_is_described_in_one_sentence() -> None:
         "VECTIDE_EMBEDDER__API_KEY",
         "VECTIDE_STORE__DSN",
         "VECTIDE_STORE__URL",
+        "VECTIDE_SOURCE__DSN",
         "VECTIDE_HTTP__TOKEN",
         "VECTIDE_REGISTRY__PASSWORD",
         "VECTIDE_REGISTRY__TOKEN",

@@ -79,7 +79,7 @@ def test_a_full_table_compiles_to_its_mapping() -> None:
     assert orders.soft_delete == SoftDelete("deleted_at", None)
     assert orders.chunking is None
     assert orders.store_text is True
-    assert orders.on_incomplete == ("stored", "dead-letter")
+    assert orders.on_incomplete == ("stored", "reread", "dead-letter")
     assert orders.keep_values is True
     assert orders.matches("shard12.orders")
 
@@ -130,7 +130,7 @@ def test_all_problems_of_all_tables_are_told_with_their_path() -> None:
       embed: {template: "{a", colums: [x]}
       metadata: [text, {$tz: q}]
       soft_delete: {column: 3}
-      on_incomplete: reread
+      on_incomplete: guess
     Bad Name: {}
     empty:
     """
@@ -265,3 +265,14 @@ def test_an_unreadable_document_is_one_problem(text: str, says: str) -> None:
     assert problem.startswith("tables: ")
     assert says in problem
     assert "\n" not in problem
+
+
+def test_a_filter_is_parsed_and_its_faults_are_told_with_the_others() -> None:
+    """Case 169."""
+    (mapping,) = read(table(where="tenant_id <> 0 AND body IS NOT NULL")).mappings
+    assert mapping.where_columns == ("tenant_id", "body")
+    wrong = {"source": "a.b", "embed": {"columns": ["x"]}, "where": "lower(a) = 'x'", "metadata": ["text"]}
+    assert parse_tables(json.dumps({"p": wrong})).problems == (
+        "tables.p.where: does not know LOWER(a): only columns and constants can be compared",
+        "tables.p: metadata: the name 'text' is reserved: write {text: another_name}",
+    )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
+from vectide.core.completion import completed
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Deleted, Position, Record, Row, Upserted
 from vectide.core.tracker import Tracker
@@ -107,6 +108,9 @@ class Entry:
     """One decoded record on its way; ``received_s`` is on the monotonic clock.
 
     ``before_dead``: the change right after it was dead-lettered, so the row is stale once this is applied.
+    ``holds``: a delete that may not be applied yet, because the row lives on under a new key and only its
+    point still has the text. ``awaited_by``: the new row, once its create has arrived. ``takes_from``: on
+    that create, the deletes (and tombstones) that hold for it, and their row.
     """
 
     lane: Lane
@@ -114,13 +118,18 @@ class Entry:
     change: Upserted | Deleted
     received_s: float
     before_dead: bool = False
+    holds: bool = False
+    awaited_by: Row | None = None
+    takes_from: list[tuple[Row, Entry]] = field(default_factory=list)
 
 
 @dataclass(eq=False, slots=True)
 class RowQueue:
     """The changes of one row: those that wait, and whether one is being worked on.
 
-    ``parked``: they cannot be completed and wait for a newer one, until ``news_by_s`` (monotonic).
+    ``parked``: they cannot be completed and wait for a newer one, until ``news_by_s`` (monotonic), which is
+    ``certain`` to come when the source says that the row is gone. ``held_by_s``: until when the delete at
+    the head waits for the create that needs the row's text (monotonic).
     """
 
     row: Row
@@ -129,14 +138,29 @@ class RowQueue:
     queued: bool = False
     parked: bool = False
     news_by_s: float | None = None
+    certain: bool = False
+    held_by_s: float | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether a delete stands at the head that may not be applied yet: everything before it is done."""
+        if self.busy or not self.waiting:
+            return False
+        return self.waiting[0].holds and self.waiting[0].lane.active
 
     def take(self) -> list[Entry]:
         """The longest run of waiting entries of one lane that may be merged. Entries of lanes that are
-        gone or leaving are forgotten on the way."""
+        gone or leaving are forgotten on the way. A delete that holds is left, and ends the run: what comes
+        before it has to be in the store when the text is taken from there. So does a second create that
+        takes over from another row: what holds for the first one is let go when that has settled."""
         taken: list[Entry] = []
         while self.waiting:
             entry = self.waiting[0]
+            if entry.holds and entry.lane.active:
+                break
             if taken and entry.lane is not taken[0].lane:
+                break
+            if entry.takes_from and any(before.takes_from for before in taken):
                 break
             self.waiting.popleft()
             if entry.lane.active:
@@ -149,7 +173,8 @@ class Merged:
     """Several changes of one row as one.
 
     ``fresh``: it follows a delete or a dead-lettered change among them, so nothing stored may complete it.
-    ``stale``: the change after it was dead-lettered.
+    ``stale``: the change after it was dead-lettered. ``moved_here``: the create after a change of the
+    primary key that the change follows: what it lacks, the row under its former key had.
     """
 
     change: Upserted | Deleted
@@ -157,6 +182,7 @@ class Merged:
     fresh: bool
     stale: bool
     absorbed: int
+    moved_here: Entry | None = None
 
 
 def merge(entries: Sequence[Entry]) -> Merged:
@@ -164,22 +190,23 @@ def merge(entries: Sequence[Entry]) -> Merged:
     nothing carries across a delete or a dead-lettered change. ``entries`` is not empty and in order."""
     change = entries[0].change
     fresh = False
+    moved_here = entries[0] if entries[0].takes_from else None
     for earlier, entry in pairwise(entries):
         following = entry.change
         fresh = fresh or isinstance(change, Deleted) or earlier.before_dead
         if isinstance(following, Deleted):
             fresh = False
+        if entry.takes_from:
+            moved_here = entry
+        elif earlier.before_dead or isinstance(following, Deleted):
+            moved_here = None
         change = following if earlier.before_dead else _follow(change, following)
     last = entries[-1]
     position = last.lane.position_of(last.record)
-    return Merged(change, position, fresh, last.before_dead, len(entries) - 1)
+    return Merged(change, position, fresh, last.before_dead, len(entries) - 1, moved_here)
 
 
 def _follow(earlier: Upserted | Deleted, later: Upserted | Deleted) -> Upserted | Deleted:
     if isinstance(later, Deleted) or isinstance(earlier, Deleted) or not later.unavailable:
         return later
-    known = later.unavailable & earlier.columns.keys()
-    if not known:
-        return later
-    columns = {**later.columns, **{name: earlier.columns[name] for name in known}}
-    return replace(later, columns=columns, unavailable=later.unavailable - known)
+    return completed(later, earlier.columns)

@@ -35,9 +35,13 @@ from vectide.core.softdelete import SoftDelete as SoftDelete
 from vectide.core.softdelete import is_zero
 from vectide.core.template import EVENT_FIELDS, Template
 from vectide.core.types import ColumnType, TypeNameError, parse_type
+from vectide.core.where import Where
 
 #: Where the text of an unavailable column may come from.
-ON_INCOMPLETE: Final = ("stored", "dead-letter")
+ON_INCOMPLETE: Final = ("stored", "reread", "dead-letter")
+
+#: Where the hashes of a row's columns hold the identity of the filter that it passed.
+WHERE_IDENTITY: Final = "$where"
 
 #: Causes of the :class:`~vectide.core.model.DecodeError` that :meth:`TableMapping.row_of` raises.
 KEY_CAUSES: Final = frozenset({"no_key", "null_in_key", "key_column_missing", "filler_in_key"})
@@ -74,9 +78,9 @@ class TableMapping:
     ``table`` is its id. ``source`` is a topic, or a regular expression when it starts with ``^``. ``key``
     names the key columns where the Kafka key does not carry the primary key. ``chunking`` None: a row's text
     is one chunk, however long. ``on_incomplete``: where an unavailable column's text comes from, in order.
-    ``types`` names the type of columns (also of key columns) for events that do not tell it.
-    ``on_truncate``: ``purge`` removes all points, ``skip`` none. Building one raises :class:`MappingError`
-    with every problem found.
+    ``types`` names the type of columns (also of key columns) for events that do not tell it. ``where``: rows
+    that do not match it have no points. ``on_truncate``: ``purge`` removes all points, ``skip`` none.
+    Building one raises :class:`MappingError` with every problem found.
     """
 
     table: str
@@ -91,6 +95,7 @@ class TableMapping:
     keep_values: bool = True
     on_incomplete: tuple[str, ...] = ON_INCOMPLETE
     types: tuple[tuple[str, str], ...] = ()
+    where: Where | None = None
     on_truncate: str = "purge"
 
     def __post_init__(self) -> None:
@@ -112,15 +117,20 @@ class TableMapping:
 
     @cached_property
     def mapped_columns(self) -> tuple[str, ...]:
-        """Every column used: embedded, metadata, soft delete."""
+        """Every column used: embedded, metadata, soft delete, filter."""
         metadata = [field.source for field in self.metadata if not field.is_event]
         soft_delete = [] if self.soft_delete is None else [self.soft_delete.column]
-        return tuple(dict.fromkeys([*self.embed_columns, *metadata, *soft_delete]))
+        return tuple(dict.fromkeys([*self.embed_columns, *metadata, *soft_delete, *self.where_columns]))
+
+    @cached_property
+    def where_columns(self) -> tuple[str, ...]:
+        """The columns that the filter looks at."""
+        return () if self.where is None else self.where.columns
 
     @cached_property
     def hashed_columns(self) -> tuple[str, ...]:
-        """The names that :meth:`column_hashes` gives for a complete row: embed columns, then the sources
-        of the metadata (event fields too)."""
+        """Names of :meth:`column_hashes` that no point may lack: embed columns, then the sources of the
+        metadata (event fields too)."""
         return tuple(dict.fromkeys([*self.embed_columns, *(field.source for field in self.metadata)]))
 
     @cached_property
@@ -128,6 +138,22 @@ class TableMapping:
         """Whether chunk 0 keeps the embed columns' texts: only useful when there are several of them, or
         when the text is cut into chunks, none of which is the whole."""
         return self.keep_values and (len(self.embed_columns) > 1 or self.chunking is not None)
+
+    @property
+    def uses_stored(self) -> bool:
+        """Whether stored values may complete a change."""
+        return "stored" in self.on_incomplete
+
+    @property
+    def rereads(self) -> bool:
+        """Whether the source may be asked for what a change lacks."""
+        return "reread" in self.on_incomplete
+
+    @cached_property
+    def rereads_first(self) -> bool:
+        """Whether it is asked before the stored values are used."""
+        ways = [way for way in self.on_incomplete if way in ("stored", "reread")]
+        return ways[:1] == ["reread"]
 
     @cached_property
     def column_types(self) -> Mapping[str, ColumnType]:
@@ -226,6 +252,23 @@ class TableMapping:
             return None
         return self.soft_delete.says_deleted(change.columns[self.soft_delete.column])
 
+    def matches_where(self, columns: Columns) -> bool | None:
+        """Whether a row with these columns passes the filter; None when that depends on others.
+
+        Raises :class:`~vectide.core.where.WhereMismatch` for a value that cannot be compared.
+        """
+        return True if self.where is None else self.where.matches(columns)
+
+    def was_matched(self, hashes: Mapping[str, str], stored: Mapping[str, str]) -> bool:
+        """Whether a row that is stored under this very filter still passes it, because no column that it
+        looks at has changed: ``hashes`` of those that the event holds, ``stored`` of all."""
+        if self.where is None:
+            return True
+        same = all(
+            name in stored and hashes.get(name, stored[name]) == stored[name] for name in self.where_columns
+        )
+        return same and stored.get(WHERE_IDENTITY) == self.where.identity
+
     def rendered(self, change: Upserted) -> dict[str, str | None]:
         """The text of every embed column that the event holds (None: null)."""
         columns = change.columns
@@ -254,26 +297,33 @@ class TableMapping:
         return metadata, keep
 
     def column_hashes(self, change: Upserted, rendered: Mapping[str, str | None]) -> dict[str, str]:
-        """A short hash of each of :attr:`hashed_columns` that the event holds.
+        """A short hash of each of :attr:`hashed_columns`, and of those of the filter, that the event holds,
+        and the filter's identity.
 
-        A column that is metadata is hashed as the value it is (so that 1 and "1" differ), one that is only
-        embedded as its text in ``rendered``.
+        A column that is metadata, or that the filter looks at, is hashed as the value it is (so that 1 and
+        "1" differ), one that is only embedded as its text in ``rendered``.
         """
-        hashes = {}
-        for name in self.hashed_columns:
-            if name not in self._metadata_sources:
+        hashes = {} if self.where is None else {WHERE_IDENTITY: self.where.identity}
+        for name in self.compared_columns:
+            if name not in self.value_columns:
                 if name in rendered:
                     hashes[name] = short_hash(rendered[name])
             elif name in EVENT_FIELDS:
-                hashes[name] = _value_hash(_event_value(name, change))
+                hashes[name] = value_hash(_event_value(name, change))
             elif name in change.columns:
-                hashes[name] = _value_hash(change.columns[name])
+                hashes[name] = value_hash(change.columns[name])
         return hashes
 
     @cached_property
-    def _metadata_sources(self) -> Mapping[str, None]:
-        """In order, each once."""
-        return dict.fromkeys(field.source for field in self.metadata)
+    def compared_columns(self) -> tuple[str, ...]:
+        """:attr:`hashed_columns` and those of the filter, each once."""
+        return tuple(dict.fromkeys([*self.hashed_columns, *self.where_columns]))
+
+    @cached_property
+    def value_columns(self) -> Mapping[str, None]:
+        """Those whose value counts, not only the text that is made of it: metadata and the filter's. In
+        order, each once."""
+        return dict.fromkeys([*(field.source for field in self.metadata), *self.where_columns])
 
     @cached_property
     def _event_fields(self) -> tuple[str, ...]:
@@ -341,7 +391,8 @@ def _iso(epoch_ms: int | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _value_hash(value: Value) -> str:
+def value_hash(value: Value) -> str:
+    """Identity of a metadata value: 1 and "1" differ, and null has its own."""
     return short_hash(None if value is None else canonical_json(value))
 
 

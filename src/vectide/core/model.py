@@ -10,9 +10,10 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import cached_property
+from json.encoder import encode_basestring
 from typing import Any, Final
 
 #: A decoded column value: what JSON can say (numbers stay exact), nothing else.
@@ -65,6 +66,10 @@ def canonical_json(value: Value) -> str:
     Object members sorted by name, no spaces, no escapes beyond what JSON demands. Never change it: every
     point id and every stored hash depends on it.
     """
+    if type(value) is str:  # what most values are: the encoder has a high price for a short text
+        return encode_basestring(value)
+    if type(value) is int:
+        return int.__repr__(value)
     return _CANONICAL.encode(value)
 
 
@@ -103,8 +108,10 @@ class Row:
         That of a later chunk derives from its text, and from how often that text came before among the later
         chunks: wherever its text moves within the row, a chunk stays the same point.
         """
+        if len(chunks) < 2:
+            return (self.head_id,) if chunks else ()
         before: Counter[str] = Counter()
-        ids = [self.head_id] if chunks else []
+        ids = [self.head_id]
         for listed in chunks[1:]:
             name = f"{self.canonical}#{listed}#{before[listed]}"
             ids.append(str(uuid.uuid5(POINT_NAMESPACE, name)))
@@ -236,6 +243,8 @@ class Stamp:
     mapped column. ``values``: rendered embed columns, when kept and asked for. ``stale``: a newer change of
     the row was dead-lettered. ``open``: a change of several points is under way or was torn; ``chunks`` then
     lists, after chunk 0 as it is, every later chunk that may exist, and the rest tells of the row before.
+    ``ahead``: text of the row was read again from the source, which may have been ahead of the row's changes:
+    it may be that of a later row with the same key.
     """
 
     space: str
@@ -246,7 +255,12 @@ class Stamp:
     position: Position
     open: bool = False
     stale: bool = False
+    ahead: bool = False
     values: Mapping[str, str | None] | None = None
+
+    def tells_the_same(self, other: Stamp) -> bool:
+        """Whether both are of the same content; where the change stands and what is kept do not matter."""
+        return all(getattr(self, name) == getattr(other, name) for name in _CONTENT)
 
     @property
     def unborn(self) -> bool:
@@ -276,6 +290,8 @@ class Stamp:
             payload["open"] = True
         if self.stale:
             payload["stale"] = True
+        if self.ahead:
+            payload["ahead"] = True
         return payload
 
     @classmethod
@@ -296,8 +312,12 @@ class Stamp:
             position=Position(log, int(partition), int(offset)),
             open=bool(payload.get("open", False)),
             stale=bool(payload.get("stale", False)),
+            ahead=bool(payload.get("ahead", False)),
             values=values,
         )
+
+
+_CONTENT: Final = tuple(one.name for one in fields(Stamp) if one.name not in ("position", "values"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from itertools import islice
 
 from vectide.core.chunkdiff import Tail, difference
 from vectide.core.chunks import MAX_CHUNKS, Chunk, CountTokens, chunks_of
+from vectide.core.completion import kept_values
 from vectide.core.mapping import TableMapping, metadata_hash
 from vectide.core.model import (
     Deleted,
@@ -25,6 +26,7 @@ from vectide.core.model import (
     listed_hash,
     text_hash,
 )
+from vectide.core.where import WhereMismatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class EmbedText:
 
 @dataclass(frozen=True, slots=True)
 class RemoveRow:
-    """The row must have no points; ``reason``: deleted, soft_deleted or empty_text."""
+    """The row must have no points; ``reason``: deleted, soft_deleted, filtered or empty_text."""
 
     ids: tuple[str, ...]
     reason: str
@@ -120,8 +122,9 @@ class Known:
     ``fresh``: nothing stored may complete the change, because it follows a delete of the row or a
     dead-lettered change that the store has not seen. ``stale``: a newer change of the row was dead-lettered:
     what is written now says so. ``must_write``: the position has to be written even if nothing else
-    changed, because the change absorbed others that a replay would otherwise apply. ``count_tokens``: as the
-    embedder counts.
+    changed, because the change absorbed others that a replay would otherwise apply. ``use_stored``: stored
+    values may stand in for those that the event left out. ``ahead``: text of the change was read again from
+    the source. ``count_tokens``: as the embedder counts.
     """
 
     row: Row
@@ -131,6 +134,8 @@ class Known:
     fresh: bool = False
     stale: bool = False
     must_write: bool = False
+    use_stored: bool = True
+    ahead: bool = False
     count_tokens: CountTokens = len
 
     @property
@@ -176,10 +181,34 @@ def _plan(change: Upserted | Deleted, known: Known, mapping: TableMapping) -> Pl
     soft_deleted = mapping.is_soft_deleted(change)
     if soft_deleted:
         return _remove(known, "soft_deleted", absent="soft_deleted")
+    try:
+        matches = mapping.matches_where(change.columns)
+        if matches is None:
+            matches = _still_matches(change, known, mapping)
+    except WhereMismatch as mismatch:
+        return Unfit("where_mismatch", str(mismatch))
+    if matches is False:
+        return _remove(known, "filtered", absent="filtered")
     if soft_deleted is None and known.base is None:
         assert mapping.soft_delete is not None
         return Incomplete((mapping.soft_delete.column,))
+    if matches is None:
+        return Incomplete(tuple(name for name in mapping.where_columns if name in change.unavailable))
     return _plan_upsert(change, known, mapping)
+
+
+def _still_matches(change: Upserted, known: Known, mapping: TableMapping) -> bool | None:
+    """Whether a row passes the filter that looks at columns which the event left out: what is stored of the
+    row shows it, or nobody knows."""
+    base = known.base
+    if base is None:
+        return None
+    if mapping.was_matched(mapping.column_hashes(change, mapping.rendered(change)), base.columns):
+        return True
+    if not known.use_stored or not mapping.uses_stored:
+        return None
+    kept = kept_values(base, mapping)
+    return mapping.matches_where({**kept, **change.columns})
 
 
 def _already_applied(position: Position, stamp: Stamp) -> bool:
@@ -201,8 +230,10 @@ def _plan_upsert(change: Upserted, known: Known, mapping: TableMapping) -> Plan:
         return Incomplete(unknown)
     content = _Content(hashes, *mapping.metadata_of(change), rendered)
     absent = tuple(name for name in mapping.embed_columns if name not in rendered)
+    if absent and base is not None and base.ahead:
+        known = replace(known, ahead=True)
     same = base if base is not None and _text_is_unchanged(known, mapping, content, base) else None
-    stored = _stored_texts(mapping, base, absent)
+    stored = _stored_texts(known, mapping, base, absent)
     # Cutting a text into chunks is a hundred times the work of comparing its columns.
     costly = mapping.chunking is not None and not mapping.template.fields
     if same is not None and (absent or costly) and same.layout == mapping.layout:
@@ -212,7 +243,8 @@ def _plan_upsert(change: Upserted, known: Known, mapping: TableMapping) -> Plan:
         if same is None:
             return Incomplete(absent)
         return _same_text(known, mapping, content, same.chunks, same.layout)
-    content = replace(content, rendered={**rendered, **stored})
+    if stored:
+        content = replace(content, rendered={**rendered, **stored})
     text = mapping.render(content.rendered, change)
     if not text.strip():
         return _remove(known, "empty_text", absent="empty_text")
@@ -222,12 +254,12 @@ def _plan_upsert(change: Upserted, known: Known, mapping: TableMapping) -> Plan:
 def _complete_hashes(mapping: TableMapping, hashes: dict[str, str], base: Stamp | None) -> tuple[str, ...]:
     """Fill in the hashes of unavailable columns from the stored ones; returns columns nothing knows."""
     unknown = []
-    for name in mapping.hashed_columns:
+    for name in mapping.compared_columns:
         if name in hashes:
             continue
         if base is not None and name in base.columns:
             hashes[name] = base.columns[name]
-        else:
+        elif name in mapping.hashed_columns:
             unknown.append(name)
     return tuple(unknown)
 
@@ -243,12 +275,13 @@ def _text_is_unchanged(known: Known, mapping: TableMapping, content: _Content, b
 
 
 def _stored_texts(
-    mapping: TableMapping, base: Stamp | None, names: tuple[str, ...]
+    known: Known, mapping: TableMapping, base: Stamp | None, names: tuple[str, ...]
 ) -> Mapping[str, str | None] | None:
-    """The stored values of these embed columns, None where they are not all kept."""
+    """The stored values of these embed columns, None where they are not all kept or may not be used."""
     if not names:
         return {}
-    values = None if base is None or "stored" not in mapping.on_incomplete else base.values
+    usable = base is not None and known.use_stored and mapping.uses_stored
+    values = base.values if base is not None and usable else None
     if values is None or not set(names) <= set(values):
         return None
     return {name: values[name] for name in names}
@@ -261,7 +294,7 @@ def _plan_text(text: str, known: Known, mapping: TableMapping, content: _Content
     if len(chunks) > MAX_CHUNKS:
         return Unfit("too_many_chunks", f"more than {MAX_CHUNKS} chunks")
     digests = tuple(text_hash(chunk.text) for chunk in chunks)
-    new = _stamp(known, mapping, content, tuple(map(listed_hash, digests)))
+    new = _stamp(known, mapping, content, tuple(map(listed_hash, digests)), mapping.layout)
     stamp = known.stamp
     if stamp is not None and stamp.chunks == new.chunks and stamp.space == new.space and not stamp.open:
         return _same_text(known, mapping, content, new.chunks, mapping.layout)
@@ -273,9 +306,8 @@ def _same_text(
 ) -> Plan:
     stamp = known.stamp
     assert stamp is not None
-    new = replace(_stamp(known, mapping, content, chunks), layout=layout)
-    same = replace(new, position=stamp.position, values=stamp.values) == stamp
-    if same and not known.must_write:
+    new = _stamp(known, mapping, content, chunks, layout)
+    if new.tells_the_same(stamp) and not known.must_write:
         return Skip("unchanged")
     diff = difference(known.row, stamp, new) if _has_tail(mapping, stamp, new) else None
     return _patch(stamp, new, mapping, content, None if diff is None else diff.tail)
@@ -338,13 +370,16 @@ def _has_tail(mapping: TableMapping, stamp: Stamp | None, new: Stamp) -> bool:
     )
 
 
-def _stamp(known: Known, mapping: TableMapping, content: _Content, chunks: tuple[str, ...]) -> Stamp:
+def _stamp(
+    known: Known, mapping: TableMapping, content: _Content, chunks: tuple[str, ...], layout: str
+) -> Stamp:
     return Stamp(
         space=known.space,
-        layout=mapping.layout,
+        layout=layout,
         chunks=chunks,
         columns=content.hashes,
         metadata_hash=metadata_hash(mapping.metadata, content.hashes),
         position=known.position,
         stale=known.stale,
+        ahead=known.ahead,
     )

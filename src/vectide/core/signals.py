@@ -60,7 +60,7 @@ LABELS: Final[Mapping[str, str]] = {
         "gone or failed"
     ),
     "reason": "why a change was skipped or a text was not sent; a closed set for each metric",
-    "station": "schema, lookup, embed, write, dead_letter, purge or replay",
+    "station": "schema, lookup, reread, embed, write, dead_letter, purge or replay",
     "cause": "short name of a failure, from the closed set of the adapter that saw it",
     "state": "starting, running, waiting, halted or stopping",
     "metric": "name of a metric of this catalogue",
@@ -115,6 +115,14 @@ CHANGES_DECIDED: Final = Metric(
 )
 CHANGES_SKIPPED: Final = Metric(
     "vectide_changes_skipped_total", "counter", "Changes with nothing to do, by reason.", ("table", "reason")
+)
+COMPLETED: Final = Metric(
+    "vectide_changes_completed_total",
+    "counter",
+    "Changes that lacked an unavailable column, by where its value came from: carried (from the row's point "
+    "under its former primary key) or reread (from the source's table). What the row's own point supplied is "
+    "not counted.",
+    ("table", "reason"),
 )
 ROWS_PURGED: Final = Metric(
     "vectide_rows_purged_total",

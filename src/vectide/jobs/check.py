@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, DecodeError, Deleted, Record, Upserted
+from vectide.core.source_facts import Finding
 from vectide.ports import AdapterError, MissingExtra, StartupRefused
 
 
@@ -38,11 +39,33 @@ class CheckFailed(Exception):
         self.advice = advice
 
 
-def run_check(name: str, check: Callable[[], str], *, unreachable: str) -> Result:
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What a check found that would do, and what is good to know about it."""
+
+    detail: str
+    advice: str
+
+
+def judge(findings: Iterable[Finding], found: str) -> str | Noted:
+    """What a check of the source comes to; ``found`` names what was looked at. Raises :class:`CheckFailed`
+    with every finding and its SQL when one of them fails."""
+    told = list(findings)
+    detail = "; ".join([found, *(finding.text for finding in told)])
+    statements = " ".join(dict.fromkeys(finding.sql for finding in told))
+    if any(finding.fails for finding in told):
+        raise CheckFailed(detail, statements)
+    return Noted(detail, statements)
+
+
+def run_check(name: str, check: Callable[[], str | Noted], *, unreachable: str) -> Result:
     """The result of ``check``, which returns what it found or raises. ``unreachable`` is the advice for a
     dependency that does not answer."""
     try:
-        return Result(name, Verdict.OK, check())
+        found = check()
+        if isinstance(found, Noted):
+            return Result(name, Verdict.OK, found.detail, found.advice)
+        return Result(name, Verdict.OK, found)
     except CheckFailed as failure:
         return Result(name, Verdict.FAILED, str(failure), failure.advice)
     except (StartupRefused, MissingExtra) as refusal:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from vectide.core import signals
+from vectide.core.completion import carried, completed
 from vectide.core.failures import Failure
 from vectide.core.lane import RowQueue
-from vectide.core.model import Stamp, Upserted, Value
+from vectide.core.model import Order, Row, Stamp, Upserted, Value
 from vectide.core.planner import (
     Drift,
     EmbedText,
@@ -60,6 +61,8 @@ class LookUp:
         self._halt = halt
         self.embed: Callable[[Work, EmbedText], None]
         self.write: Callable[[Work], None]
+        #: Asks the source for what a change lacks, then plans it again; None where no source is configured.
+        self.reread: Callable[[Work], None] | None = None
 
     def start(self, collection: str, station: Station[RowQueue], unit: Unit[RowQueue]) -> None:
         """Begin the works of the unit's rows and read their stamps."""
@@ -68,19 +71,29 @@ class LookUp:
             station.withdraw(unit)
             return
         unit.items = [work.queue for work in works]
-        rows = [work.row for work in works]
+        # The former rows too of those whose primary key changed.
+        wanted = [row for work in works for row in work.rows_to_look_up()]
+        rows = list(dict.fromkeys(wanted))
         values = any(_may_need_values(work) for work in works)
         parts = self._parts
 
-        def call() -> Sequence[Stamp | None]:
+        def call() -> Mapping[Row, Stamp | None]:
             deadline = Deadline.after(parts.clock, self._timeout_s)
-            return parts.store.stamps(collection, rows, deadline, values=values)
+            limit = parts.store.capabilities.max_batch_items
+            found: dict[Row, Stamp | None] = {}
+            for some in (rows[at : at + limit] for at in range(0, len(rows), limit)):
+                found.update(
+                    zip(some, parts.store.stamps(collection, some, deadline, values=values), strict=True)
+                )
+            return found
 
-        def succeed(stamps: Sequence[Stamp | None]) -> None:
+        def succeed(stamps: Mapping[Row, Stamp | None]) -> None:
             station.succeeded(unit)
-            for work, stamp in zip(works, stamps, strict=True):
-                work.stamp = stamp
-                self._plan(work)
+            for work in works:
+                work.stamp = stamps[work.row]
+                if work.moved_from is not None:
+                    self._take_over(work, stamps[work.moved_from.row])
+                self.plan(work)
 
         def fail(failure: Failure) -> None:
             poison = self._caller.react(station, unit, failure)
@@ -93,7 +106,22 @@ class LookUp:
 
         self._caller.start(station, unit, call, succeed, fail)
 
-    def _plan(self, work: Work) -> None:
+    def _take_over(self, work: Work, stamp: Stamp | None) -> None:
+        """The row's primary key changed: what the event lacks is with the former row, and only there."""
+        origin, lane, merged = work.moved_from, work.lane, work.merged
+        assert origin is not None
+        assert lane.mapping is not None
+        assert isinstance(merged.change, Upserted)
+        delete = lane.position_of(origin.delete.record)
+        if stamp is None or stamp.position.relation_to(delete) is not Order.OLDER:
+            return
+        change = completed(merged.change, carried(stamp, lane.mapping))
+        if change is not merged.change:
+            work.complete(change)
+            self._parts.telemetry.count(signals.COMPLETED, table=lane.table, reason="carried")
+
+    def plan(self, work: Work) -> None:
+        """Decide about the work, from what the store holds and the change as far as it is complete."""
         lane = work.lane
         if not lane.held:
             self._rows.drop_result(work, "lookup")
@@ -109,6 +137,8 @@ class LookUp:
             fresh=merged.fresh,
             stale=merged.stale,
             must_write=merged.absorbed > 0,
+            use_stored=not (mapping.rereads_first and self._may_reread(work)),
+            ahead=work.reread is not None and not work.reread.columns.isdisjoint(mapping.embed_columns),
             count_tokens=self._parts.embedder.count_tokens,
         )
         work.plan = plan(merged.change, known, mapping)
@@ -128,9 +158,7 @@ class LookUp:
             case EmbedText() as planned:
                 self.embed(work, planned)
             case Incomplete(columns):
-                names = ", ".join(columns)
-                verdict = Verdict("incomplete_row", "plan", f"unavailable columns: {names}")
-                self._rows.await_news(work, verdict)
+                self._incomplete(work, columns)
             case Unfit(cause, detail):
                 self._rows.poison(work, Verdict(cause, "plan", detail))
             case Drift(columns) if work.lane.is_replay:
@@ -144,6 +172,23 @@ class LookUp:
                 self._halt(work.lane.table, f"the events lack mapped columns: {names}")
             case _:
                 self.write(work)
+
+    def _may_reread(self, work: Work) -> bool:
+        mapping = work.lane.mapping
+        asked = self.reread is not None and mapping is not None and mapping.rereads
+        return asked and work.reread is None
+
+    def _incomplete(self, work: Work, columns: Sequence[str]) -> None:
+        if not self._may_reread(work):
+            asked = work.reread
+            told = "" if asked is None else f" ({asked.why})"
+            detail = f"unavailable columns: {', '.join(columns)}{told}"
+            verdict = Verdict("incomplete_row", "plan", detail)
+            self._rows.await_news(work, verdict, certain=asked is not None and asked.gone)
+        elif self._rows.may_merge(work) and not work.merged.absorbed:
+            self._rows.retry(work)  # cheaper, and the newer change may have it
+        elif self.reread is not None:
+            self.reread(work)
 
 
 def made_legal(planned: Plan, able: Capabilities) -> Plan:
@@ -167,8 +212,9 @@ def made_legal(planned: Plan, able: Capabilities) -> Plan:
                 fit = tuple(replace(point, metadata=metadata) for point in points)
                 patched = None if head is None else replace(head, metadata=metadata)
                 return replace(planned, points=fit, head=patched)
-        case PatchMetadata(metadata):
-            return replace(planned, metadata=legal(metadata))
+        case PatchMetadata(given):
+            metadata = legal(given)
+            return planned if metadata == given else replace(planned, metadata=metadata)
     return planned
 
 

@@ -18,6 +18,7 @@ from vectide.ports import (
     Log,
     RegisteredSchema,
     ReplayDesk,
+    RowReader,
     SchemaId,
     SchemaRegistry,
     Source,
@@ -28,9 +29,10 @@ from vectide.ports import (
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that the pump talks to. ``decode`` is pure; ``mapping_of`` finds the table of a topic.
-    ``registry`` and ``learn`` are there where ``decode`` may have to be told schemas first; ``decode_now``,
-    which is for workers, asks for them on the way. ``replays``: where dead letters may be replayed."""
+    """Everything that the pump talks to. ``decode`` is pure; ``mapping_of`` finds the table of a topic;
+    ``reader`` asks the source, where one is configured. ``registry`` and ``learn`` are there where ``decode``
+    may have to be told schemas first; ``decode_now``, which is for workers, asks for them on the way.
+    ``replays``: where dead letters may be replayed."""
 
     source: Source
     decode: Callable[[Record], Change]
@@ -43,6 +45,7 @@ class Parts:
     telemetry: Telemetry
     log: Log
     random: Callable[[], float]
+    reader: RowReader | None = None
     registry: SchemaRegistry | None = None
     learn: Callable[[SchemaId, RegisteredSchema], None] | None = None
     replays: ReplayDesk | None = None
@@ -52,7 +55,8 @@ class Parts:
 @dataclass(frozen=True, slots=True)
 class StreamPolicy:
     """Numbers of the pump; times in seconds. ``grace_s``: the drain on a stop takes three quarters of it.
-    ``incomplete_patience_s``: how long a change that cannot be completed waits for a newer one of its row."""
+    ``incomplete_patience_s``: how long a change that cannot be completed waits for a newer one of its row.
+    ``move_patience_s``: how long the delete of a changed primary key waits for the create to arrive."""
 
     lookup: BatchLimits = field(default=BatchLimits(items=64, linger_s=0.005, quiet_s=0.002))
     embed: BatchLimits = field(default=BatchLimits(items=64, weight=None, linger_s=0.5))
@@ -75,7 +79,11 @@ class StreamPolicy:
     idle_wait_s: float = 0.1
     busy_wait_s: float = 0.003
     halt_probe_s: float = 60.0
+    reread: BatchLimits = field(default=BatchLimits(items=100, linger_s=0.02, quiet_s=0.005))
+    reread_concurrency: int = 2
+    reread_timeout_s: float = 10.0
     incomplete_patience_s: float = 10.0
+    move_patience_s: float = 3.0
     failures: FailurePolicy = DEFAULT_POLICY
     breaker: BreakerLimits = field(default_factory=BreakerLimits)
 
@@ -89,6 +97,7 @@ class StreamPolicy:
             "dead_letter": 1,
             "purge": 1,
             "write": self.write_concurrency,
+            "reread": self.reread_concurrency,
             "lookup": self.lookup_concurrency,
             "replay": 1,
         }

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from vectide.core.chunkdiff import Tail
+from vectide.core.completion import carried, completed
 from vectide.core.mapping import TableMapping
 from vectide.core.model import (
     Change,
@@ -52,6 +53,8 @@ class Decision(Enum):
     PATCH = "patch"
     REMOVE = "remove"
     DEAD_LETTER = "dead_letter"
+    #: What the event lacks would be read from the source, then decided.
+    REREAD = "reread"
     #: The table would stop and wait for an operator.
     HALT = "halt"
 
@@ -95,7 +98,8 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the decisions depend on besides the records and what is stored."""
+    """What the decisions depend on besides the records and what is stored. ``can_reread``: whether a source
+    is configured that could be asked; it is not asked here."""
 
     decode: Callable[[Record], Change]
     mapping_of: Callable[[str], TableMapping | None]
@@ -103,6 +107,7 @@ class Rules:
     limits: EmbedderLimits
     count_tokens: Callable[[str], int]
     space: str
+    can_reread: bool = False
 
 
 class Previewer:
@@ -123,6 +128,8 @@ class Previewer:
         self._log_of = log_of
         self._stored = stored
         self._stamps: dict[Row, Stamp | None] = {}
+        #: What rows had when their primary key changed, by lane and new row.
+        self._moved: dict[tuple[str, int, Row], Stamp] = {}
         #: Tables that were truncated: what the store holds of them would be gone.
         self._emptied: set[str] = set()
 
@@ -159,6 +166,7 @@ class Previewer:
         self._emptied.add(mapping.table)
         gone = [row for row in self._stamps if row.table == mapping.table]
         self._stamps.update(dict.fromkeys(gone))
+        self._moved = {at: stamp for at, stamp in self._moved.items() if at[2].table != mapping.table}
         return replace(seen, decision=Decision.REMOVE, reason="truncate", detail="every row of the table")
 
     def _planned(self, seen: Preview, mapping: TableMapping, change: Upserted | Deleted) -> Preview:
@@ -169,8 +177,11 @@ class Previewer:
             self._stamps[row] = None if emptied else self._stored(mapping.collection, row)
         stamp = self._stamps[row]
         position = Position(self._log_of(record.topic), record.partition, record.offset)
+        change = self._moved_along(record, row, change, mapping)
         given = Known(row, position, stamp, self._rules.space, count_tokens=self._rules.count_tokens)
         planned = plan(change, given, mapping)
+        if isinstance(planned, Incomplete) and mapping.rereads and self._rules.can_reread:
+            seen = replace(seen, decision=Decision.REREAD)
         try:
             shown = self._shown(seen, made_legal(planned, self._rules.capabilities))
         except ValueRefused as refused:
@@ -180,6 +191,20 @@ class Previewer:
             known = ", ".join(sorted({*change.columns, *change.unavailable}))
             return replace(shown, detail=f"{shown.detail}; they have {known}")
         return shown
+
+    def _moved_along(
+        self, record: Record, row: Row, change: Upserted | Deleted, mapping: TableMapping
+    ) -> Upserted | Deleted:
+        """What a row had under its former key goes with it, within its partition."""
+        if isinstance(change, Deleted):
+            stamp, new = self._stamps[row], mapping.row_at(change.new_key)
+            if stamp is not None and new is not None:
+                self._moved[record.topic, record.partition, new] = stamp
+            return change
+        if change.old_key is None:
+            return change
+        stamp = self._moved.pop((record.topic, record.partition, row), None)
+        return completed(change, carried(stamp, mapping))
 
     def _shown(self, seen: Preview, planned: Plan) -> Preview:
         row = seen.row
@@ -199,7 +224,9 @@ class Previewer:
                 return replace(seen, decision=Decision.DEAD_LETTER, reason=cause, detail=detail)
             case Incomplete(columns):
                 detail = f"unavailable columns: {', '.join(columns)}"
-                return replace(seen, decision=Decision.DEAD_LETTER, reason="incomplete_row", detail=detail)
+                asks = seen.decision is Decision.REREAD
+                decision = Decision.REREAD if asks else Decision.DEAD_LETTER
+                return replace(seen, decision=decision, reason="incomplete_row", detail=detail)
             case Drift(columns):
                 detail = f"the events lack mapped columns: {', '.join(columns)}"
                 return replace(seen, decision=Decision.HALT, reason="drift", detail=detail)
@@ -229,7 +256,7 @@ class Previewer:
 
 def _left(decision: Decision, planned: Plan, stamp: Stamp | None) -> Stamp | None:
     """The stamp that the store would hold afterwards."""
-    if decision is Decision.DEAD_LETTER:
+    if decision in (Decision.DEAD_LETTER, Decision.REREAD):
         return None if stamp is None else replace(stamp, stale=True)
     match planned:
         case EmbedText(points, head=None):

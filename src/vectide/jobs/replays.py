@@ -174,7 +174,16 @@ class Replays:
                 self._end(replay, "failed", "recreated")
                 continue
             replay.lane = lane
+            if self._is_ahead(replay, lane):
+                self._end(replay, "skipped", "not_read_yet")
+                continue
             self._add(replay)
+
+    def _is_ahead(self, replay: Replay, lane: Lane) -> bool:
+        """Whether the lane was set back to before the record, and meets it again by itself."""
+        received, request = lane.tracker.next, replay.request
+        is_same = same_log(request.own_log, request.log, lane.topic)
+        return is_same and received is not None and received <= request.source.offset
 
     def _add(self, replay: Replay) -> None:
         self.station.add(replay, 1, self._caller.now())

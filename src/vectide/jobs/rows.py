@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from vectide.core import signals
 from vectide.core.lane import Entry, Lane, RowQueue
 from vectide.core.model import Deleted, Record, Row, Upserted
 from vectide.core.planner import MarkStale, RemoveRow
+from vectide.jobs.moves import Moves
 from vectide.jobs.parts import Parts
 from vectide.jobs.work import Verdict, Work
 
@@ -22,12 +23,15 @@ class Rows:
     end a record.
     """
 
-    def __init__(self, parts: Parts, settle: Settle, incomplete_patience_s: float) -> None:
+    def __init__(
+        self, parts: Parts, settle: Settle, incomplete_patience_s: float, move_patience_s: float
+    ) -> None:
         self._parts = parts
         self._settle = settle
         self._patience_s = incomplete_patience_s
         self._queues: dict[Row, RowQueue] = {}
         self._parked: dict[Row, RowQueue] = {}
+        self._moves = Moves(self._queues, move_patience_s)
         self.look_up: Callable[[RowQueue], None]
         self.send_letter: SendLetter
         self.write: Callable[[Work], None]
@@ -50,18 +54,28 @@ class Rows:
         if queue is None:
             queue = self._queues[row] = RowQueue(row)
         queue.waiting.append(entry)
+        freed = self._moves.arrived(row, entry)
+        if freed is not None:
+            self._release(freed)
         self._unpark(queue)
         self._schedule(queue)
 
     def begin(self, queue: RowQueue) -> Work | None:
-        """The work of the row's waiting changes, merged; None when none of them is ours any more."""
+        """The work of the row's waiting changes, merged; None when none of them is ours any more, or they
+        have to wait."""
         queue.queued = False
         entries = queue.take()
         if not entries:
             self._release(queue)
             return None
-        queue.busy = True
         work = Work.of(queue, entries)
+        work.moved_from = self._moves.origin_of(work)
+        if work.moved_from is not None and not self._moves.is_ready(work.moved_from):
+            # What it lacks is not in the store yet: changes of the former key are still under way.
+            queue.waiting.extendleft(reversed(entries))
+            self._park(queue)
+            return None
+        queue.busy = True
         work.lane.busy += 1
         return work
 
@@ -77,7 +91,9 @@ class Rows:
         if outcome in ("written", "deleted") and not lane.is_replay:
             self._observe_freshness(lane, last.change)
         work.queue.news_by_s = None
+        work.queue.certain = False
         self._end(work)
+        self._let_go(work.entries)
 
     def poison(self, work: Work, verdict: Verdict) -> None:
         """The newest change of the work can never succeed; those that it absorbed get their own try.
@@ -106,44 +122,74 @@ class Rows:
             absorbed[-1].before_dead = True
             work.queue.waiting.extendleft(reversed(absorbed))
         self._end(work)
+        self._let_go([last])
         self.send_letter(work.lane, last.record, work.verdict)
 
-    def await_news(self, work: Work, verdict: Verdict) -> None:
+    def may_merge(self, work: Work) -> bool:
+        """Whether a newer change of the row waits that could make up for what the work's change lacks."""
+        waiting = work.queue.waiting
+        return bool(waiting) and waiting[0].lane is work.lane and not waiting[0].holds
+
+    def await_news(self, work: Work, verdict: Verdict, *, certain: bool = False) -> None:
         """The change cannot be completed. That is poison only when no newer change of the row makes up for
         it: a replay meets changes whose successors (a delete, say) have long been applied. So it waits
         until the partition has been read to its end, a newer change (of all rows: a truncate) arrives, or
-        patience ends. There is no telling while records of its lane cannot be decoded yet."""
+        patience ends. ``certain``: the source no longer has the row, so its delete is on the way, even if the
+        partition ends here. There is no telling while records of its lane cannot be decoded yet."""
         queue, lane = work.queue, work.lane
         if lane.barrier is not None:
             self.finish(work, "skipped", "superseded")  # a truncate waits behind it: the row is gone
             return
+        if lane.is_replay and queue.waiting:
+            self.finish(work, "skipped", "superseded")  # whatever waits behind a replay is newer
+            return
         now_s = self._parts.clock.monotonic()
         if queue.news_by_s is None:
             queue.news_by_s = now_s + self._patience_s
+        queue.certain = certain
         if queue.waiting and queue.waiting[0].lane is lane:
+            queue.waiting[0].holds = False  # what cannot be completed here has nothing to hand over
             self.retry(work)
-        elif lane.at_end or (now_s >= queue.news_by_s and not lane.undecoded):
+        elif (lane.at_end and not certain) or (now_s >= queue.news_by_s and not lane.undecoded):
             queue.news_by_s = None
             self.poison(work, verdict)
         else:
-            queue.parked = True
-            self._parked[queue.row] = queue
+            self._park(queue)
             self.retry(work)
 
-    def wake(self, is_due: Callable[[RowQueue], bool]) -> None:
-        """Try the parked rows again for which nothing newer may come any more."""
-        for queue in [queue for queue in self._parked.values() if is_due(queue)]:
-            self._unpark(queue)
-            self._release(queue)
+    def wake_lane(self, lane: Lane) -> None:
+        """Try all parked rows of the lane again: a truncate has come."""
+        self._wake(lambda queue: queue.waiting[0].lane is lane)
+
+    def wake_at_end(self, lane: Lane) -> None:
+        """Try the parked rows again for which nothing newer may come any more: the partition was read to
+        its end."""
+        self._wake(lambda queue: queue.waiting[0].lane is lane and not queue.certain)
 
     def wake_overdue(self) -> None:
-        """Try the parked rows again whose patience has ended."""
+        """Try the parked rows again whose patience has ended, and let go what was held long enough."""
         now_s = self._parts.clock.monotonic()
-        self.wake(
+        self._wake(
             lambda queue: (
                 queue.news_by_s is None or (now_s >= queue.news_by_s and not queue.waiting[0].lane.undecoded)
             )
         )
+        for queue in self._moves.overdue(now_s):
+            self._release(queue)
+
+    def _wake(self, is_due: Callable[[RowQueue], bool]) -> None:
+        for queue in [queue for queue in self._parked.values() if is_due(queue)]:
+            self._unpark(queue)
+            self._release(queue)
+
+    def _let_go(self, settled: Sequence[Entry]) -> None:
+        """The settled creates need nothing any more from the rows that they were."""
+        for queue in self._moves.settled(settled):
+            self._release(queue)
+
+    def _park(self, queue: RowQueue) -> None:
+        queue.parked = True
+        self._parked[queue.row] = queue
 
     def _unpark(self, queue: RowQueue) -> None:
         queue.parked = False
@@ -197,7 +243,14 @@ class Rows:
             self._schedule(queue)
 
     def _schedule(self, queue: RowQueue) -> None:
-        if not queue.busy and not queue.queued:
+        if queue.busy or queue.queued:
+            return
+        if queue.held:
+            taker = self._moves.hold(queue, self._parts.clock.monotonic())
+            if taker is not None and taker.parked:
+                self._unpark(taker)
+                self._release(taker)
+        else:
             queue.queued = True
             self.look_up(queue)
 

@@ -1,4 +1,4 @@
-"""The stations together: schemas, look up, embed, write and dead letters, asked in the right order."""
+"""The stations together: schemas, look up, re-read, embed, write and dead letters, in the right order."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from vectide.jobs.letters import Letters
 from vectide.jobs.lookup import LookUp
 from vectide.jobs.parts import Parts, StreamPolicy
 from vectide.jobs.replays import Replays
+from vectide.jobs.reread import ReRead, source_table
 from vectide.jobs.rows import Rows, Settle
 from vectide.jobs.schemas import Schemas
 from vectide.jobs.truncates import Truncates
@@ -48,8 +49,8 @@ REPLAY_ITEMS: Final = 50
 
 
 class Stations:
-    """Owned by the pump. Look-ups and writes have one station per collection, so that trouble with one
-    collection does not hold up another."""
+    """Owned by the pump. Look-ups and writes have one station per collection, re-reads one per table of the
+    source, so that trouble with one of them does not hold up another."""
 
     def __init__(
         self,
@@ -62,8 +63,9 @@ class Stations:
         self._parts = parts
         self._policy = policy
         self._caller = caller = Caller(parts)
-        self.rows = rows = Rows(parts, ends.settle, policy.incomplete_patience_s)
+        self.rows = rows = Rows(parts, ends.settle, policy.incomplete_patience_s, policy.move_patience_s)
         self._lookups: dict[str, Station[RowQueue]] = {}
+        self._rereads: dict[str, Station[Work]] = {}
         self._writes: dict[str, Station[Work]] = {}
         self._write = Write(parts, caller, rows, policy.store_timeout_s)
         embed = self._station("embed", self._embed_limits(), policy.embed_concurrency, policy.failures)
@@ -71,6 +73,11 @@ class Stations:
         self._look_up = LookUp(parts, caller, rows, policy.store_timeout_s, ends.halt)
         self._look_up.embed = self._embed.add
         self._look_up.write = self._add_write
+        self._reread: ReRead | None = None
+        if parts.reader is not None:
+            self._reread = ReRead(parts, parts.reader, caller, rows, policy.reread_timeout_s)
+            self._reread.plan = self._look_up.plan
+            self._look_up.reread = self._add_reread
         patient = replace(policy.failures, poison_after_strikes=_NEVER, split_after_strikes=_NEVER)
         letters = self._station("dead_letter", BatchLimits(items=100, linger_s=0.01), 1, patient)
         self.letters = Letters(
@@ -130,6 +137,9 @@ class Stations:
             self._start_all(writes, partial(self._write.start, collection, writes), flush)
         if not self._writes_are_behind():
             self._start_all(self._embed.station, self._embed.start, flush)
+        if self._reread is not None:
+            for table, rereads in self._rereads.items():
+                self._start_all(rereads, partial(self._reread.start, table, rereads), flush)
         for collection, lookups in self._lookups.items():
             self._start_all(lookups, partial(self._look_up.start, collection, lookups), flush)
 
@@ -140,6 +150,9 @@ class Stations:
         self._embed.sweep()
         for writes in self._writes.values():
             for work in writes.sweep(lambda work: work.lane.held):
+                self.rows.forget(work)
+        for rereads in self._rereads.values():
+            for work in rereads.sweep(lambda work: work.lane.active):
                 self.rows.forget(work)
         for lookups in self._lookups.values():
             for queue in lookups.sweep(_has_active_entry):
@@ -175,6 +188,7 @@ class Stations:
 
     def _all(self) -> Iterator[Station[Any]]:
         yield from self._lookups.values()
+        yield from self._rereads.values()
         yield self._embed.station
         yield from self._writes.values()
         yield self.truncates.station
@@ -205,6 +219,19 @@ class Stations:
         assert mapping is not None
         work.plan_steps(self._parts.store.capabilities)
         self._write.add(self._stations_of(mapping.collection)[1], work)
+
+    def _add_reread(self, work: Work) -> None:
+        assert self._reread is not None
+        table = source_table(work)
+        if not table:
+            self._reread.skip(work, "which table of the source it is, neither the event nor its topic says")
+            return
+        if table not in self._rereads:
+            policy = self._policy
+            self._rereads[table] = self._station(
+                "reread", policy.reread, policy.reread_concurrency, policy.failures
+            )
+        self._rereads[table].add(work, 1, self._caller.now())
 
     def _stations_of(self, collection: str) -> tuple[Station[RowQueue], Station[Work]]:
         if collection not in self._lookups:

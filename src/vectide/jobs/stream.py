@@ -157,7 +157,7 @@ class Stream:
                 self.intake.raise_barrier(lane, record)
                 self.stations.truncates.add(lane, record)
                 self.stations.replays.met_truncate(lane)
-                self.stations.rows.wake(lambda queue: queue.waiting[0].lane is lane)
+                self.stations.rows.wake_lane(lane)
             case Upserted() | Deleted():
                 unneeded = lane.mapping.skip_reason(change)
                 if unneeded is not None:
@@ -252,7 +252,7 @@ class Stream:
 
     def _caught_up(self, lane: Lane) -> None:
         if lane.active and lane.barrier is None and lane.at_end:
-            self.stations.rows.wake(lambda queue: queue.waiting[0].lane is lane)
+            self.stations.rows.wake_at_end(lane)
 
     def _leave(self, lanes: Sequence[Lane]) -> None:
         self.stations.replays.leave(lanes)

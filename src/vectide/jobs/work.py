@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from vectide.core.lane import Entry, Lane, Merged, RowQueue, merge
-from vectide.core.model import Row, Stamp
+from vectide.core.model import Row, Stamp, Upserted
 from vectide.core.planner import Plan
 from vectide.jobs.steps import Step, steps_of, writes_of
 from vectide.ports import Capabilities, Letter, Put, Vector
@@ -21,6 +22,24 @@ class Verdict:
     attempts: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The row that a row was before its primary key changed, and the delete of it that holds."""
+
+    row: Row
+    delete: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """What the source said about a row. ``gone``: it has it no more. ``why`` something is still missing,
+    without row content. ``columns``: those of the change that it told."""
+
+    gone: bool = False
+    why: str = ""
+    columns: frozenset[str] = frozenset()
+
+
 @dataclass(eq=False, slots=True)
 class Work:
     """One attempt to apply the merged waiting changes of one row."""
@@ -32,6 +51,10 @@ class Work:
     lane: Lane
     #: What the store holds of the row, as far as it has confirmed.
     stamp: Stamp | None = None
+    #: Where the text of its former key still is.
+    moved_from: Origin | None = None
+    #: Set once the source was asked for what the change lacks.
+    reread: Reread | None = None
     plan: Plan | None = None
     vectors: list[Vector | None] = field(default_factory=list)
     texts_missing: int = 0
@@ -49,6 +72,14 @@ class Work:
     @property
     def row(self) -> Row:
         return self.queue.row
+
+    def complete(self, change: Upserted) -> None:
+        """More is known of the change than the event told."""
+        self.merged = replace(self.merged, change=change)
+
+    def rows_to_look_up(self) -> Sequence[Row]:
+        """Its row, and the row that has what it lacks."""
+        return [self.row] if self.moved_from is None else [self.row, self.moved_from.row]
 
     def plan_steps(self, able: Capabilities) -> None:
         """Lay out the writes of the plan. Only for plans that write, when all vectors are there."""

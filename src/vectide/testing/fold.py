@@ -28,7 +28,7 @@ class Expected:
 class Nothing(Enum):
     """What a change leaves when it leaves no point."""
 
-    #: The row has no point: deleted, soft-deleted, or without text.
+    #: The row has no point: deleted, soft-deleted, filtered out, or without text.
     ABSENT = "absent"
     #: Nothing in the log tells the value of an unavailable column.
     UNKNOWABLE = "unknowable"
@@ -76,6 +76,8 @@ class Fold:
             change.key, columns, op=change.op, committed_ms=change.committed_ms, table=change.table
         )
         if self.mapping.is_soft_deleted(whole):
+            return Nothing.ABSENT
+        if self.mapping.matches_where(columns) is False:
             return Nothing.ABSENT
         if any(name not in columns for name in self.mapping.mapped_columns):
             return Nothing.UNKNOWABLE

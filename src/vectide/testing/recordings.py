@@ -15,6 +15,7 @@ import base64
 import gzip
 import json
 import zlib
+from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,16 @@ def read_recording(path: str | PathLike[str]) -> list[Record]:
     return records
 
 
+def write_recording(path: str | PathLike[str], records: Iterable[Record]) -> None:
+    """Write the records so that :func:`read_recording` reads the same ones. Raises OSError."""
+    text = "".join(json.dumps(_members(record)) + "\n" for record in records)
+    file = Path(path)
+    if file.suffix == ".gz":
+        file.write_bytes(gzip.compress(text.encode(), mtime=0))
+    else:
+        file.write_text(text, encoding="utf-8")
+
+
 def _text(path: Path) -> str:
     if path.suffix != ".gz":
         return path.read_text(encoding="utf-8")
@@ -57,6 +68,22 @@ def _record(members: dict[str, Any]) -> Record:
         headers=tuple((name, _bytes(value)) for name, value in members.get("headers") or ()),
         timestamp_ms=int(members.get("timestamp", -1)),
     )
+
+
+def _members(record: Record) -> dict[str, Any]:
+    return {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "timestamp": record.timestamp_ms,
+        "key": _base64(record.key),
+        "value": _base64(record.value),
+        "headers": [[name, _base64(value)] for name, value in record.headers],
+    }
+
+
+def _base64(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode("ascii")
 
 
 def _bytes(encoded: str | None) -> bytes | None:
