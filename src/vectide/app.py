@@ -32,6 +32,7 @@ from vectide.ports import (
 )
 from vectide.settings import Settings, SettingsError
 from vectide.sources.kafka import KafkaSource
+from vectide.sources.kafka_replays import KafkaReplays
 
 T = TypeVar("T")
 Decode = Callable[[Record], Change]
@@ -141,6 +142,17 @@ def build_dead_letters(settings: Settings) -> KafkaDeadLetters:
         )
     except ValueError as error:
         raise SettingsError([f"VECTIDE_KAFKA__EXTRA: {error}"]) from None
+
+
+def build_replays(settings: Settings, logs: Logs) -> KafkaReplays:
+    """Where requests to replay dead letters arrive. Properties that it cannot use were refused before."""
+    return KafkaReplays(
+        bootstrap_servers=settings.kafka.bootstrap_servers,
+        topic=settings.dlq.replays,
+        extra=settings.kafka.properties,
+        clock=SystemClock(),
+        log=logs.get("replays"),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -233,9 +233,10 @@ def _listed(collections: Mapping[str, bool]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PreviewRequest:
-    """What to preview: the records of a file, else the ``newest`` ones of every partition; only those of
-    ``tables`` if any are named. ``stored``: decide from what the store holds. ``save``: a file to write the
-    records to, as a recording. ``timeout_s`` is for each call."""
+    """What to preview: these ``records`` (of ``logs`` with these identities, by topic), else those of a
+    file, else the ``newest`` ones of every partition; only those of ``tables`` if any are named. ``stored``:
+    decide from what the store holds. ``save``: a file to write the records to, as a recording. ``timeout_s``
+    is for each call."""
 
     recording: Path | None = None
     newest: int = 10
@@ -243,6 +244,8 @@ class PreviewRequest:
     stored: bool = False
     save: Path | None = None
     timeout_s: float = 10.0
+    records: Sequence[Record] | None = None
+    logs: Mapping[str, str] = field(default_factory=dict)
 
 
 def preview(settings: Settings, request: PreviewRequest) -> Iterator[Preview]:
@@ -296,6 +299,8 @@ def _save(request: PreviewRequest, records: Sequence[Record]) -> None:
 
 def _records(settings: Settings, request: PreviewRequest) -> tuple[Sequence[Record], Mapping[str, str]]:
     """The records in order, and the identity of the log of each topic where it is known."""
+    if request.records is not None:
+        return request.records, request.logs
     if request.recording is not None:
         try:
             return read_recording(request.recording), {}

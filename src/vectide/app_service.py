@@ -18,6 +18,7 @@ from vectide.app import (
     Dependencies,
     build_all,
     build_decoder,
+    build_replays,
     check_topics,
     collections_of,
     newest_records,
@@ -129,6 +130,7 @@ class Service:
         given = build_all(settings, self._telemetry, self._logs)
         policy = policy_of(settings)
         executor = ThreadExecutor(policy.pools)
+        replays = build_replays(settings, self._logs)
         try:
             self._start_up(given)
             parts = Parts(
@@ -146,13 +148,17 @@ class Service:
                 given.reader,
                 given.registry,
                 given.codec.learn if isinstance(given.codec, SchemaCodec) else None,
+                replays,
+                build_decoder(settings, given.codec, given.registry),
             )
+            replays.start()
             self._stream(Stream(parts, policy))
         finally:
             ending()
             deadline = Deadline.after(self._clock, settings.limits.grace_s / 16)
             given.source.close(deadline)
             executor.close(deadline)
+            replays.close()
             given.close()
 
     def _start_up(self, given: Dependencies) -> None:

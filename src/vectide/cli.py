@@ -20,21 +20,25 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
 from vectide import __version__
-
-if TYPE_CHECKING:
-    from vectide.settings import Settings
-
-EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_REFUSED: Final = 3
-EXIT_FATAL: Final = 70
+from vectide.cli_dlq import dlq
+from vectide.cli_options import (
+    EXIT_FAILED,
+    EXIT_FATAL,
+    EXIT_REFUSED,
+    EXIT_USAGE,
+    AsJson,
+    Timeout,
+    json_line,
+    print_json,
+    print_lines,
+    settings_now,
+)
 
 _EXIT_CODES: Final = (
     "Exit codes: 0 done or clean stop; 1 a check or verification failed; 2 wrong configuration or usage; "
@@ -54,10 +58,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Timeout = Annotated[
-    float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Time limit of each call.")
-]
+app.add_typer(dlq)
 
 
 def main() -> None:
@@ -94,7 +95,7 @@ def run() -> None:
     committed is done again after the next start; what is stored already is not paid for again.
     """
     try:
-        settings = _settings()
+        settings = settings_now()
         from vectide.app_service import serve
 
         serve(settings)
@@ -109,10 +110,10 @@ def check(timeout: Timeout = 10.0, as_json: AsJson = False) -> None:
     from vectide.settings import SettingsError, effective
 
     try:
-        settings = _settings()
+        settings = settings_now()
     except SettingsError as error:
         if as_json:
-            _print_json({"ok": False, "problems": error.problems})
+            print_json({"ok": False, "problems": error.problems})
             raise typer.Exit(EXIT_USAGE) from None
         raise
     from vectide import cli_output as output
@@ -127,7 +128,7 @@ def check(timeout: Timeout = 10.0, as_json: AsJson = False) -> None:
     failed = sum(one.verdict is Verdict.FAILED for one in results)
     if as_json:
         checks = output.plain_results(results)
-        _print_json({"ok": not failed, "configuration": effective(settings), "checks": checks})
+        print_json({"ok": not failed, "configuration": effective(settings), "checks": checks})
     else:
         output.summary(results, failed)
     if failed:
@@ -198,7 +199,7 @@ def preview(
     would have left; the service may also merge changes of a row that wait.
     """
     kept = None if against is None else _read_lines(against)
-    settings = _settings()
+    settings = settings_now()
     from vectide import cli_output as output
     from vectide.app_inspect import PreviewRequest
     from vectide.app_inspect import preview as decide
@@ -206,11 +207,11 @@ def preview(
     request = PreviewRequest(recording, newest, table or (), stored, save, timeout)
     previews = decide(settings, request)
     if kept is not None:
-        found = [json.loads(_line(output.plain_preview(one))) for one in previews]
+        found = [json.loads(json_line(output.plain_preview(one))) for one in previews]
         if output.comparison(kept, found):
             raise typer.Exit(EXIT_FAILED)
     elif as_json:
-        _print_lines(output.plain_preview(one) for one in previews)
+        print_lines(output.plain_preview(one) for one in previews)
     else:
         output.previews(previews)
 
@@ -236,16 +237,49 @@ def search(
     if table and collection:
         raise typer.BadParameter("give --table or --collection, not both")
     equal = dict(_filter(given) for given in filters or ())
-    settings = _settings()
+    settings = settings_now()
     from vectide import cli_output as output
     from vectide.app_inspect import SearchRequest
     from vectide.app_inspect import search as find
 
     hits = find(settings, SearchRequest(text, table, collection, equal, limit, timeout))
     if as_json:
-        _print_lines(output.plain_hit(hit) for hit in hits)
+        print_lines(output.plain_hit(hit) for hit in hits)
     else:
         output.hits(hits)
+
+
+@app.command()
+def topics(
+    create: Annotated[
+        bool, typer.Option("--create", help="Create the missing topics of ours; never one of a source.")
+    ] = False,
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of a topic that is created.")] = 1,
+    replication_factor: Annotated[
+        int | None, typer.Option(min=1, help="Replicas of a topic that is created [default: the broker's].")
+    ] = None,
+    principal: Annotated[
+        str, typer.Option(help="Whom the printed rights are for.", metavar="TYPE:NAME")
+    ] = "User:vectide",
+    timeout: Timeout = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """Print every topic that the service needs, and the least rights, as calls of kafka-acls.sh.
+
+    Nothing is left to the broker's automatic creation. Exit code 1 when a topic is missing.
+    """
+    settings = settings_now()
+    from vectide import cli_dlq_output as output
+    from vectide.app_topics import TopicsRequest, needs
+
+    request = TopicsRequest(create, partitions, replication_factor, principal, timeout)
+    found = needs(settings, request)
+    if as_json:
+        print_json(output.plain_needs(found))
+    else:
+        output.needs(found)
+    if found.missing:
+        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()
@@ -261,10 +295,10 @@ def config(
     from vectide.settings import effective as in_force
 
     if effective:
-        shown = in_force(_settings())
-        _print_json(shown) if as_json else output.configuration(shown)
+        shown = in_force(settings_now())
+        print_json(shown) if as_json else output.configuration(shown)
     elif as_json:
-        _print_json(output.plain_variables(describe()))
+        print_json(output.plain_variables(describe()))
     else:
         output.variables(describe())
 
@@ -293,12 +327,6 @@ def demo(
 
 
 # --- what they share ------------------------------------------------------------------------------------
-
-
-def _settings() -> Settings:
-    from vectide.settings import load
-
-    return load(os.environ)
 
 
 def _filter(given: str) -> tuple[str, Any]:
@@ -354,19 +382,6 @@ def _leave(code: int) -> NoReturn:
         except OSError:
             pass
     os._exit(code)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-
-
-def _line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _print_lines(values: Iterable[Any]) -> None:
-    for value in values:
-        typer.echo(_line(value))
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ class _Yaml(yaml.SafeDumper):
 _Yaml.add_representer(str, _Yaml.represent_str)
 
 
-def _print(*lines: Text | str, indent: int = 0) -> None:
+def say(*lines: Text | str, indent: int = 0) -> None:
     """Lines on standard output; a line is never broken, so that programs can read it too."""
     console = Console(highlight=False, markup=False, emoji=False)
     for line in lines:
@@ -49,7 +49,7 @@ def _print(*lines: Text | str, indent: int = 0) -> None:
             console.print(Text(" " * indent) + part if part else "", soft_wrap=True)
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Text as a terminal may be shown it: the content of rows must not command it."""
     shown = text.replace("\r\n", "\n")
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in shown)
@@ -65,7 +65,7 @@ def _json(value: Any) -> str:
 def configuration(effective: Mapping[str, Any]) -> None:
     """What is in force, as YAML."""
     plain = json.loads(_json(effective))
-    _print(yaml.dump(plain, Dumper=_Yaml, sort_keys=False, allow_unicode=True, width=100).rstrip())
+    say(yaml.dump(plain, Dumper=_Yaml, sort_keys=False, allow_unicode=True, width=100).rstrip())
 
 
 def variables(documented: Sequence[VariableDoc]) -> None:
@@ -78,8 +78,8 @@ def variables(documented: Sequence[VariableDoc]) -> None:
             traits.append(f"default {variable.default}")
         if variable.secret:
             traits.append(f"secret, or its file in {variable.name}_FILE")
-        _print(Text.assemble((variable.name, "bold"), "  ", (", ".join(traits), "cyan")))
-        _print(variable.meaning, indent=4)
+        say(Text.assemble((variable.name, "bold"), "  ", (", ".join(traits), "cyan")))
+        say(variable.meaning, indent=4)
 
 
 def plain_variables(documented: Sequence[VariableDoc]) -> list[dict[str, Any]]:
@@ -103,18 +103,18 @@ def plain_variables(documented: Sequence[VariableDoc]) -> list[dict[str, Any]]:
 def result(found: Result) -> None:
     """One check, as soon as it is done."""
     verdict = found.verdict.value
-    line = Text.assemble((f"{verdict:<9}", _STYLES[verdict]), f"{found.name:<14}", _clean(found.detail))
-    _print(line)
+    line = Text.assemble((f"{verdict:<9}", _STYLES[verdict]), f"{found.name:<14}", clean(found.detail))
+    say(line)
     if found.advice:
-        _print(f"-> {found.advice}", indent=23)
+        say(f"-> {found.advice}", indent=23)
 
 
 def summary(results: Sequence[Result], failed: int) -> None:
     """The last line of a check."""
     if failed:
-        _print(Text(f"{failed} of {len(results)} checks failed.", "bold red"))
+        say(Text(f"{failed} of {len(results)} checks failed.", "bold red"))
     else:
-        _print(Text(f"All {len(results)} checks passed.", "bold green"))
+        say(Text(f"All {len(results)} checks passed.", "bold green"))
 
 
 def plain_results(results: Sequence[Result]) -> list[dict[str, str]]:
@@ -135,11 +135,22 @@ def previews(found: Iterable[Preview]) -> None:
     for one in found:
         counts[one.decision.value] += 1
         tokens += one.tokens
-        _print(_headline(one))
-        _print(*_body(one), indent=4)
+        say(_headline(one))
+        say(*_body(one), indent=4)
     each = ", ".join(f"{count} {decision}" for decision, count in counts.items())
     total = f"{counts.total()} records: {each}; {tokens} tokens to embed." if counts else "No records."
-    _print(Text(total, "bold"))
+    say(Text(total, "bold"))
+
+
+def preview_lines(one: Preview, *, content: bool = True) -> Iterator[Text]:
+    """One record, without its place; the content of its row only if wanted."""
+    line = Text(one.decision.value, _STYLES[one.decision.value])
+    line.append(f" {one.reason}" if one.reason else "")
+    yield line.append(f"  {one.tokens} tokens" if one.tokens else "", "dim")
+    if content:
+        yield from _body(one)
+    elif one.detail:
+        yield Text(clean(one.detail), "red")
 
 
 def _headline(one: Preview) -> Text:
@@ -148,7 +159,7 @@ def _headline(one: Preview) -> Text:
     if one.reason:
         line.append(f" {one.reason}")
     if one.row is not None:
-        line.append(f"  {one.table} {_clean(one.row.key)}")
+        line.append(f"  {one.table} {clean(one.row.key)}")
     if one.tokens:
         line.append(f"  {one.tokens} tokens", "dim")
     return line
@@ -156,17 +167,17 @@ def _headline(one: Preview) -> Text:
 
 def _body(one: Preview) -> Iterator[Text]:
     if one.detail:
-        yield Text(_clean(one.detail), "red")
+        yield Text(clean(one.detail), "red")
     if one.points:
         yield Text(f"id        {' '.join(one.points)}", "dim")
     if one.metadata:
-        yield Text.assemble(("metadata  ", "dim"), _clean(_json(one.metadata)))
+        yield Text.assemble(("metadata  ", "dim"), clean(_json(one.metadata)))
     if one.keep:
         yield Text(f"keeps     {', '.join(sorted(one.keep))} (unavailable in the event)", "dim")
     for text in one.texts:
         if one.chunks is not None:
             yield Text(f"chunk {text.chunk} of {one.chunks}, {text.tokens} tokens", "dim")
-        yield Text.assemble(("text      ", "dim"), _clean(text.text).replace("\n", "\n          "))
+        yield Text.assemble(("text      ", "dim"), clean(text.text).replace("\n", "\n          "))
     if one.chunks is not None and len(one.texts) < one.chunks:
         yield Text(f"{one.chunks - len(one.texts)} of {one.chunks} chunks keep their vector", "dim")
     if one.gone:
@@ -207,12 +218,12 @@ def comparison(kept: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, A
         lines = list(_changes(before.get(place, {}), after.get(place, {})))
         if lines:
             changed += 1
-            _print(Text(place, "bold"))
-            _print(*lines, indent=4)
+            say(Text(place, "bold"))
+            say(*lines, indent=4)
     if changed:
-        _print(Text(f"{changed} of {len(after)} previews differ from the file.", "bold red"))
+        say(Text(f"{changed} of {len(after)} previews differ from the file.", "bold red"))
     else:
-        _print(Text(f"{len(after)} previews are as in the file.", "green"))
+        say(Text(f"{len(after)} previews are as in the file.", "green"))
     return changed
 
 
@@ -225,9 +236,9 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Te
         if before.get(name) == after.get(name):
             continue
         if name in before:
-            yield Text(f"- {name}: {_clean(_json(before[name]))}", "red")
+            yield Text(f"- {name}: {clean(_json(before[name]))}", "red")
         if name in after:
-            yield Text(f"+ {name}: {_clean(_json(after[name]))}", "green")
+            yield Text(f"+ {name}: {clean(_json(after[name]))}", "green")
 
 
 # --- search ---------------------------------------------------------------------------------------------
@@ -238,14 +249,14 @@ def hits(found: Sequence[Hit]) -> None:
     cut = any(hit.chunk for hit in found)
     for hit in found:
         chunk = f"  chunk {hit.chunk}" if cut else ""
-        where = f"  {hit.row.table} {_clean(hit.row.key)}{chunk}"
-        _print(Text.assemble((f"{hit.score:.4f}", "bold green"), where))
+        where = f"  {hit.row.table} {clean(hit.row.key)}{chunk}"
+        say(Text.assemble((f"{hit.score:.4f}", "bold green"), where))
         if hit.metadata:
-            _print(Text(_clean(_json(hit.metadata)), "dim"), indent=4)
+            say(Text(clean(_json(hit.metadata)), "dim"), indent=4)
         if hit.text is not None:
-            _print(_clean(hit.text), indent=4)
+            say(clean(hit.text), indent=4)
     if not found:
-        _print("Nothing found.")
+        say("Nothing found.")
 
 
 def plain_hit(hit: Hit) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 A letter keeps the record's key, value, headers and timestamp byte for byte, and adds headers that begin with
 :data:`PREFIX`: ``cause``, ``stage``, ``detail``, ``topic``, ``partition``, ``offset``, ``timestamp``,
-``table``, ``attempts``, ``version``, ``failed_at``. All are text, bounded in size, without row content
-(invariant 13). Where an original header has the same name, ours is the last.
+``log``, ``table``, ``attempts``, ``version``, ``failed_at``. All are text, bounded in size, without row
+content (invariant 13). Where an original header has the same name, ours is the last.
 
 A record that the broker finds too large becomes a pointer: its key (when short), an empty value, no original
 headers, and ``truncated`` (``true``), ``key_bytes`` and ``value_bytes`` besides the above. The empty value is
@@ -25,10 +25,11 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]
 
 from vectide.core.failures import Failure, Kind
+from vectide.core.letters import PREFIX as PREFIX
+from vectide.core.letters import Header
 from vectide.core.model import Record
 from vectide.ports import AdapterError, Clock, Deadline, Letter, StartupRefused
 
-PREFIX: Final = "vectide.dlq."
 #: UTF-8 bytes of the free text, and of any other added header.
 MAX_DETAIL_BYTES: Final = 1000
 MAX_HEADER_BYTES: Final = 300
@@ -39,8 +40,6 @@ _POLL_S: Final = 0.05
 #: How long a send whose time is up goes on to ask why.
 _WHY_TIMEOUT_S: Final = 2.0
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
-
-Header = tuple[str, bytes | None]
 
 
 class Refusal(Enum):
@@ -333,7 +332,7 @@ class KafkaDeadLetters:
         if name in ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"):
             return StartupRefused(
                 f"the dead-letter topic {self.topic} does not exist: create it, or name another one with "
-                "VECTIDE_DLQ__TOPIC"
+                "VECTIDE_DLQ__TOPIC (`vectide topics` says how it should be, and makes it with --create)"
             )
         if name == "TOPIC_AUTHORIZATION_FAILED":
             return StartupRefused(self._not_allowed("DESCRIBE and WRITE"))
@@ -372,6 +371,7 @@ class KafkaDeadLetters:
             _header("partition", str(record.partition)),
             _header("offset", str(record.offset)),
             _header("timestamp", str(record.timestamp_ms)),
+            _header("log", letter.log),
             _header("table", letter.table),
             _header("attempts", str(letter.attempts)),
             _header("version", self._version),

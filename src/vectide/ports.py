@@ -7,7 +7,7 @@ of an adapter may be called from several worker threads at the same time unless 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, runtime_checkable
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from vectide.core.failures import Failure
 from vectide.core.model import Change, Columns, Point, Record, Row, Stamp, Value
+from vectide.core.replays import Answer, Request
 
 #: One vector: shape ``(dimensions,)``, float32.
 Vector = npt.NDArray[np.float32]
@@ -517,7 +518,8 @@ class RowReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A record that can never succeed, and why. ``cause`` and ``stage`` are from closed sets."""
+    """A record that can never succeed, and why. ``cause`` and ``stage`` are from closed sets; ``log`` is the
+    identity of the log that it was read from."""
 
     record: Record
     cause: str
@@ -525,6 +527,7 @@ class Letter:
     detail: str = ""
     table: str = ""
     attempts: int = 1
+    log: str = ""
 
 
 class DeadLetters(Protocol):
@@ -614,6 +617,52 @@ class Watchable(Protocol):
         """The end of each assigned partition's log as last heard, paused ones included. Never blocks: a
         partition that the broker has not answered for yet is absent."""
         ...
+
+
+class LogReader(Protocol):
+    """Reads logs from outside: no group, no commits. One call at a time. Every call but :meth:`log_id`
+    raises :class:`AdapterError` when the cluster refuses or does not answer."""
+
+    def partitions(self, topic: str, deadline: Deadline) -> Sequence[Partition]:
+        """The topic's partitions; none when it does not exist or is hidden from us."""
+        ...
+
+    def log_id(self, topic: str) -> str:
+        """The identity of the topic's log: its id, so that a topic created again is another log; its name
+        where that is not known."""
+        ...
+
+    def bounds(
+        self, partitions: Iterable[Partition], deadline: Deadline
+    ) -> Mapping[Partition, tuple[int, int]]:
+        """What each partition holds now: the first offset kept, and the end (exclusive)."""
+        ...
+
+    def read(self, wanted: Mapping[Partition, tuple[int, int]], *, patience_s: float) -> Iterator[Record]:
+        """The records from one offset up to another (exclusive, not behind the end), in order per partition;
+        what is not kept any more is passed over. Gives up when nothing arrives for ``patience_s``."""
+        ...
+
+
+class ReplayDesk(Protocol):
+    """Where requests to replay dead letters arrive and are answered. Only :meth:`take` belongs to the thread
+    that owns the state; ``logs`` and :meth:`answer` to one worker at a time."""
+
+    @property
+    def logs(self) -> LogReader:
+        """Reads the letters and what follows their records."""
+        ...
+
+    def take(self) -> Sequence[Request | Answer]:
+        """What has arrived since the last call, in its order: requests, and answers of all replicas. Never
+        blocks."""
+        ...
+
+    def answer(self, answers: Sequence[Answer], deadline: Deadline) -> None:
+        """Returns when the broker has confirmed the answers; raises :class:`AdapterError` else."""
+        ...
+
+    def close(self) -> None: ...
 
 
 # --- telemetry ------------------------------------------------------------------------------------------

@@ -297,7 +297,7 @@ def _contradictions(values: _Values, tables: Tables) -> Iterator[str]:
     yield from registry_contradictions(f"{PREFIX}REGISTRY__", values["registry"])
     topics: tuple[str, ...] = values["kafka"].get("topics", ())
     yield from _topic_contradictions(topics, tables)
-    yield from _loops(values["dlq"].get("topic", DlqSettings().topic), topics, tables)
+    yield from _loops(values["dlq"], topics, tables)
 
 
 def _embedder_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
@@ -345,13 +345,21 @@ def _topic_contradictions(topics: tuple[str, ...], tables: Tables) -> Iterator[s
         yield f"tables.{name}.source: {PREFIX}KAFKA__TOPICS does not take in this topic"
 
 
-def _loops(dlq: str, topics: tuple[str, ...], tables: Tables) -> Iterator[str]:
-    """A dead-letter topic that is consumed feeds itself for ever."""
-    if any(topic_matches(topic, dlq) for topic in topics):
-        yield f"{PREFIX}DLQ__TOPIC: is taken in by {PREFIX}KAFKA__TOPICS, which would be an endless loop"
+def _loops(given: Mapping[str, Any], topics: tuple[str, ...], tables: Tables) -> Iterator[str]:
+    """A topic of ours that is consumed as a source feeds itself for ever."""
+    ours = DlqSettings(**given)
+    if ours.topic == ours.replays:
+        yield f"{PREFIX}DLQ__REPLAY_TOPIC: must be another topic than {PREFIX}DLQ__TOPIC"
+    problems = list(_taken_in(f"{PREFIX}DLQ__TOPIC", ours.topic, topics, tables))
+    yield from problems or _taken_in(f"{PREFIX}DLQ__REPLAY_TOPIC", ours.replays, topics, tables)
+
+
+def _taken_in(variable: str, own: str, topics: tuple[str, ...], tables: Tables) -> Iterator[str]:
+    if any(topic_matches(topic, own) for topic in topics):
+        yield f"{variable}: is taken in by {PREFIX}KAFKA__TOPICS, which would be an endless loop"
     for name, source in tables.sources.items():
-        if topic_matches(source, dlq):
-            yield f"{PREFIX}DLQ__TOPIC: is the source of table {name}, which would be an endless loop"
+        if topic_matches(source, own):
+            yield f"{variable}: is the source of table {name}, which would be an endless loop"
 
 
 # --- showing --------------------------------------------------------------------------------------------

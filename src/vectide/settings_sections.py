@@ -273,6 +273,11 @@ class DlqSettings(Section):
     """Where records go that can never succeed, and when there are too many of them."""
 
     topic: TopicName = Field(default="vectide.dlq", description="Topic for dead letters; it must exist.")
+    replay_topic: TopicName | None = Field(
+        default=None,
+        description="Topic for requests to replay dead letters; the dead-letter topic's name with .replay "
+        "behind it if not given. Only `vectide dlq replay` needs it.",
+    )
     max_in_a_row: Count = Field(
         default=50, description="A table halts after more dead letters in a row than this."
     )
@@ -281,6 +286,11 @@ class DlqSettings(Section):
         description="A table halts when more than this share (0 to 1) of its last records were dead letters.",
     )
     window: Count = Field(default=500, description="Number of last records over which the share is taken.")
+
+    @property
+    def replays(self) -> str:
+        """The topic for requests to replay dead letters."""
+        return self.replay_topic or f"{self.topic}.replay"
 
 
 class HttpSettings(Section):

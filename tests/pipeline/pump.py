@@ -29,6 +29,7 @@ from vectide.ports import (
     Outcome,
     Partition,
     Remove,
+    ReplayDesk,
     SourceListener,
     Stored,
     Write,
@@ -157,10 +158,12 @@ class Log:
     ends: Counter[Partition] = field(default_factory=Counter)
     committed: dict[Partition, int] = field(default_factory=dict)
 
-    def append(self, *changes: Change | None, to: Partition = FIRST, hole: int = 0) -> None:
+    def append(
+        self, *changes: Change | None, to: Partition = FIRST, hole: int = 0, key: bytes = b"key"
+    ) -> None:
         """Produce the changes (``GARBAGE``: bytes that cannot be decoded), each followed by a hole."""
         for change in changes:
-            record = Record(*to, self.ends[to], b"key", b"v" * 100)
+            record = Record(*to, self.ends[to], key, b"v" * 100)
             self.records.setdefault(to, []).append(record)
             self.changes[(*to, record.offset)] = change
             self.ends[to] = record.offset + 1 + hole
@@ -422,6 +425,7 @@ class Pump:
         *,
         store: FaultyStore | None = None,
         tables: Sequence[TableMapping] = (PRODUCTS, USERS),
+        replays: ReplayDesk | None = None,
         **policy: Any,
     ) -> None:
         self.log = log
@@ -446,6 +450,7 @@ class Pump:
             telemetry=self.telemetry,
             log=self.events,
             random=lambda: 0.5,
+            replays=replays,
         )
         self.stream = Stream(parts, StreamPolicy(**policy))
         self.stream.start()
@@ -498,7 +503,8 @@ class Pump:
     @property
     def in_flight(self) -> int:
         """Records received and not settled."""
-        trackers = [lane.tracker for lane in self.stream.lanes.values()]
+        lanes = [*self.stream.lanes.values(), *self.stream.stations.replays.lanes]
+        trackers = [lane.tracker for lane in lanes]
         return sum(len(tracker) - tracker.settled_ahead for tracker in trackers)
 
     def check(self) -> None:

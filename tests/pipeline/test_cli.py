@@ -5,59 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 from tests.pipeline.shop import RECORDINGS, Shop, running, until
+from tests.pipeline.verbs import Ran, Vectide
 
-from vectide import __version__, cli
+from vectide import __version__
 from vectide.settings import describe
 from vectide.testing.broker import BrokerProcess
 from vectide.testing.embedding_server import EmbeddingServer
 from vectide.testing.postgres import EmbeddedPostgres
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What a verb left: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def json_lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Vectide = Callable[..., Ran]
-
-
-@pytest.fixture
-def vectide(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Vectide:
-    """Runs a verb in this process: ``vectide(environment, "check", "--json")``."""
-
-    def run(environment: Mapping[str, str], *arguments: str) -> Ran:
-        with monkeypatch.context() as patch:
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            patch.setattr(sys, "argv", ["vectide", *arguments])
-            capsys.readouterr()
-            with pytest.raises(SystemExit) as ended:
-                cli.main()
-        code = ended.value.code
-        printed = capsys.readouterr()
-        return Ran(code if isinstance(code, int) else 0, printed.out, printed.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,7 @@ def letter(**fields: object) -> Letter:
         "detail": "not JSON at byte 0",
         "table": "products",
         "attempts": 2,
+        "log": "AbC",
     }
     return Letter(**(given | fields))  # type: ignore[arg-type]
 
@@ -125,6 +126,7 @@ def test_a_letter_keeps_the_record_byte_for_byte_and_says_why(
         "partition": "3",
         "offset": "42",
         "timestamp": "1600000000000",
+        "log": "AbC",
         "table": "products",
         "attempts": "2",
         "version": "1.2.3",

@@ -238,7 +238,7 @@ def test_a_missing_dead_letter_topic_is_named(shop: Shop) -> None:
     assert code == 3
     assert told == [
         "the dead-letter topic no.such.dlq does not exist: create it, or name another one with "
-        "VECTIDE_DLQ__TOPIC"
+        "VECTIDE_DLQ__TOPIC (`vectide topics` says how it should be, and makes it with --create)"
     ]
 
 
@@ -336,7 +336,7 @@ def test_a_second_signal_ends_it_at_once_and_says_what_comes_again(
     assert service.told == [
         "told to stop a second time: ending at once; what is not committed is done again after the next start"
     ]
-    assert shop.committed() < 0
+    assert shop.committed() <= 0  # 0: the empty topic was read to its end
 
 
 HANGS = """

@@ -69,7 +69,7 @@ def test_waiting_for_results_ends_in_time(executor: ThreadExecutor) -> None:
 
 def test_the_most_urgent_results_are_those_of_the_provider() -> None:
     policy = StreamPolicy(embed_concurrency=3, write_concurrency=2, lookup_concurrency=1)
-    urgent = ["embed", "schema", "dead_letter", "purge", "write", "reread", "lookup"]
+    urgent = ["embed", "schema", "dead_letter", "purge", "write", "reread", "lookup", "replay"]
     assert list(policy.pools) == urgent
     assert [policy.pools[name] for name in ("embed", "write", "lookup")] == [3, 2, 1]
 

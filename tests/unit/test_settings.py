@@ -322,6 +322,18 @@ def test_a_dead_letter_topic_that_fills_a_table_is_refused(source: str) -> None:
     assert problem.startswith("VECTIDE_DLQ__TOPIC: is the source of table mine")
 
 
+@pytest.mark.parametrize("given", [{}, {"VECTIDE_DLQ__REPLAY_TOPIC": "again"}])
+def test_a_replay_topic_that_is_consumed_is_refused(given: dict[str, str]) -> None:
+    name = given.get("VECTIDE_DLQ__REPLAY_TOPIC", "vectide.dlq.replay")
+    (problem,) = problems_of(VECTIDE_KAFKA__TOPICS=f"shop.public.products,{name}", **given)
+    assert problem.startswith("VECTIDE_DLQ__REPLAY_TOPIC: is taken in")
+
+
+def test_the_replay_topic_must_be_another_one() -> None:
+    (problem,) = problems_of(VECTIDE_DLQ__REPLAY_TOPIC="vectide.dlq")
+    assert "must be another topic" in problem
+
+
 def test_a_table_whose_topic_is_not_consumed_is_refused() -> None:
     assert problems_of(VECTIDE_KAFKA__TOPICS="shop.public.orders") == [
         "tables.products.source: VECTIDE_KAFKA__TOPICS does not take in this topic"

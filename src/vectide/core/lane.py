@@ -49,6 +49,9 @@ class Lane:
     barrier: Record | None = None
     #: Works and letters that are under way for this lane.
     busy: int = 0
+    #: Set where the lane is there for one dead letter that is replayed, beside the lane of its partition:
+    #: how often the record was tried before.
+    tried: int | None = None
     #: Received records that wait for a schema, or behind one that does, in their order.
     undecoded: deque[Record] = field(default_factory=deque)
 
@@ -60,6 +63,11 @@ class Lane:
     def table(self) -> str:
         """Id of the lane's table, empty when it has none."""
         return "" if self.mapping is None else self.mapping.table
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether it is there for one record that is applied again: that says nothing of its table."""
+        return self.tried is not None
 
     @property
     def at_end(self) -> bool:

@@ -56,10 +56,11 @@ LABELS: Final[Mapping[str, str]] = {
     "decision": "skip, patch, embed, remove, incomplete, unfit or drift",
     "outcome": (
         "of a record: written, deleted, skipped, dead_lettered or deferred; of a commit: ok or failed; "
-        "of an assignment: assigned, revoked or lost"
+        "of an assignment: assigned, revoked or lost; of a replay: as of a record, or superseded, lost, "
+        "gone or failed"
     ),
     "reason": "why a change was skipped or a text was not sent; a closed set for each metric",
-    "station": "schema, lookup, reread, embed, write or dead_letter",
+    "station": "schema, lookup, reread, embed, write, dead_letter, purge or replay",
     "cause": "short name of a failure, from the closed set of the adapter that saw it",
     "state": "starting, running, waiting, halted or stopping",
     "metric": "name of a metric of this catalogue",
@@ -219,6 +220,13 @@ DEAD_LETTERS: Final = Metric(
     "counter",
     "Records that the dead-letter topic has confirmed.",
     ("table", "cause"),
+)
+
+REPLAYS: Final = Metric(
+    "vectide_replays_total",
+    "counter",
+    "Requests to replay a dead letter that ended here, by what became of them.",
+    ("table", "outcome"),
 )
 
 # --- the process -------------------------------------------------------------------------------------------

@@ -45,6 +45,12 @@ class Tracker:
         return self._end > self._last
 
     @property
+    def next(self) -> int | None:
+        """Everything before this offset has been received; None while nothing is known of that."""
+        known = max(self._last + 1, self._end)
+        return known if known > 0 or self._end >= 0 else None
+
+    @property
     def behind(self) -> tuple[int, int] | None:
         """From which offset on nothing is known to be done, and to which the partition is known to reach;
         None while nothing is known of it."""

@@ -45,6 +45,15 @@ class Intake:
             return None
         if not lane.tracker.is_new(record.offset):
             return None
+        self.hold(lane, record)
+        return lane
+
+    def room_for_replay(self) -> bool:
+        """Whether the budgets have room for one record that Kafka does not deliver."""
+        return self.budget.room() > 0
+
+    def hold(self, lane: Lane, record: Record) -> None:
+        """Count a record in that is new to its lane."""
         lane.tracker.receive(record.offset)
         size = record.size_bytes
         lane.arrivals[record.offset] = (size, self._parts.clock.monotonic())
@@ -52,7 +61,6 @@ class Intake:
         self.budget.take(lane.table, size)
         self.tally["received"] += 1
         self._parts.telemetry.count(signals.RECORDS_RECEIVED, topic=record.topic)
-        return lane
 
     def settle(self, lane: Lane, offset: int, outcome: str, reason: str) -> None:
         """Move the record to its terminal state and the lane's position over what is settled."""
@@ -67,7 +75,7 @@ class Intake:
             telemetry.count(signals.CHANGES_SKIPPED, table=lane.table, reason=reason)
         if outcome == "dead_lettered":
             telemetry.count(signals.DEAD_LETTERS, table=lane.table, cause=reason)
-        else:
+        elif not lane.is_replay:
             self.breaker(lane.table).success()
             lane.halted = ""
 
@@ -79,8 +87,9 @@ class Intake:
         self.budget.release(lane.table, count, lane.bytes_held)
         lane.arrivals.clear()
         lane.bytes_held = 0
-        for gauge in (signals.LAG, signals.COMMITTED_OFFSET):  # not ours to tell any more
-            self._gauge(gauge, lane, math.nan)
+        if not lane.is_replay:
+            for gauge in (signals.LAG, signals.COMMITTED_OFFSET):  # not ours to tell any more
+                self._gauge(gauge, lane, math.nan)
         if count:
             self._parts.telemetry.count(
                 signals.RECORDS_FORGOTTEN, count - lane.tracker.settled_ahead, topic=lane.topic

@@ -41,7 +41,7 @@ class Letters:
         """The record can never succeed."""
         if not lane.held:
             return
-        if not self._may_send(lane.table):
+        if not lane.is_replay and not self._may_send(lane.table):
             self._halt(lane.table, f"too many dead letters ({verdict.cause})")
             return
         self._parts.log.warning(
@@ -53,7 +53,8 @@ class Letters:
             detail=verdict.detail,
         )
         lane.busy += 1
-        letter = Letter(record, verdict.cause, verdict.stage, verdict.detail, lane.table, verdict.attempts)
+        attempts = verdict.attempts + (lane.tried or 0)
+        letter = Letter(record, verdict.cause, verdict.stage, verdict.detail, lane.table, attempts, lane.log)
         self.station.add(LetterItem(lane, letter), record.size_bytes, self._caller.now())
 
     def start(self, unit: Unit[LetterItem]) -> None:

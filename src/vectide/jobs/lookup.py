@@ -161,6 +161,10 @@ class LookUp:
                 self._incomplete(work, columns)
             case Unfit(cause, detail):
                 self._rows.poison(work, Verdict(cause, "plan", detail))
+            case Drift(columns) if work.lane.is_replay:
+                # An event from before a column was added says nothing about those of today.
+                names = ", ".join(columns)
+                self._rows.poison(work, Verdict("drift", "plan", f"the event lacks mapped columns: {names}"))
             case Drift(columns):
                 names = ", ".join(columns)
                 self._parts.log.error("schema_drift", table=work.lane.table, missing=names)

@@ -17,6 +17,7 @@ from vectide.ports import (
     Executor,
     Log,
     RegisteredSchema,
+    ReplayDesk,
     RowReader,
     SchemaId,
     SchemaRegistry,
@@ -30,7 +31,8 @@ from vectide.ports import (
 class Parts:
     """Everything that the pump talks to. ``decode`` is pure; ``mapping_of`` finds the table of a topic;
     ``reader`` asks the source, where one is configured. ``registry`` and ``learn`` are there where ``decode``
-    may have to be told schemas first."""
+    may have to be told schemas first; ``decode_now``, which is for workers, asks for them on the way.
+    ``replays``: where dead letters may be replayed."""
 
     source: Source
     decode: Callable[[Record], Change]
@@ -46,6 +48,8 @@ class Parts:
     reader: RowReader | None = None
     registry: SchemaRegistry | None = None
     learn: Callable[[SchemaId, RegisteredSchema], None] | None = None
+    replays: ReplayDesk | None = None
+    decode_now: Callable[[Record], Change] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class StreamPolicy:
     embed_timeout_s: float = 30.0
     store_timeout_s: float = 30.0
     dead_letter_timeout_s: float = 30.0
+    replay_timeout_s: float = 60.0
     schema_timeout_s: float = 10.0
     records_in_flight: int = 40_000
     bytes_in_flight: int = 256 * 2**20
@@ -94,4 +99,5 @@ class StreamPolicy:
             "write": self.write_concurrency,
             "reread": self.reread_concurrency,
             "lookup": self.lookup_concurrency,
+            "replay": 1,
         }

@@ -88,7 +88,7 @@ class Rows:
             self._settle(lane, entry.record, "skipped", "superseded")
         self._settle(lane, last.record, outcome, reason)
         self._count_savings(work, outcome, reason)
-        if outcome in ("written", "deleted"):
+        if outcome in ("written", "deleted") and not lane.is_replay:
             self._observe_freshness(lane, last.change)
         work.queue.news_by_s = None
         work.queue.certain = False
@@ -139,6 +139,9 @@ class Rows:
         queue, lane = work.queue, work.lane
         if lane.barrier is not None:
             self.finish(work, "skipped", "superseded")  # a truncate waits behind it: the row is gone
+            return
+        if lane.is_replay and queue.waiting:
+            self.finish(work, "skipped", "superseded")  # whatever waits behind a replay is newer
             return
         now_s = self._parts.clock.monotonic()
         if queue.news_by_s is None:

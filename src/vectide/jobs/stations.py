@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from vectide.core import signals
 from vectide.core.batcher import BatchLimits
@@ -16,15 +16,18 @@ from vectide.core.model import Position, Row
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
 from vectide.jobs.embed import Embed
+from vectide.jobs.intake import Intake
 from vectide.jobs.letters import Letters
 from vectide.jobs.lookup import LookUp
 from vectide.jobs.parts import Parts, StreamPolicy
+from vectide.jobs.replays import Replays
 from vectide.jobs.reread import ReRead, source_table
 from vectide.jobs.rows import Rows, Settle
 from vectide.jobs.schemas import Schemas
 from vectide.jobs.truncates import Truncates
 from vectide.jobs.work import Work
 from vectide.jobs.write import Write
+from vectide.ports import Partition
 
 T = TypeVar("T")
 _NEVER = 2**62
@@ -41,11 +44,22 @@ class Ends:
     lift: Callable[[Lane], None]
 
 
+#: Requests to replay a dead letter that are looked into together.
+REPLAY_ITEMS: Final = 50
+
+
 class Stations:
     """Owned by the pump. Look-ups and writes have one station per collection, re-reads one per table of the
     source, so that trouble with one of them does not hold up another."""
 
-    def __init__(self, parts: Parts, policy: StreamPolicy, ends: Ends) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        policy: StreamPolicy,
+        ends: Ends,
+        intake: Intake,
+        lanes: Mapping[Partition, Lane],
+    ) -> None:
         self._parts = parts
         self._policy = policy
         self._caller = caller = Caller(parts)
@@ -79,6 +93,19 @@ class Stations:
         self.truncates = Truncates(
             parts, caller, purges, policy.store_timeout_s, ends.settle, ends.halt, ends.lift
         )
+        requests = self._station("replay", BatchLimits(items=REPLAY_ITEMS, linger_s=0.02), 1, patient)
+        self.replays = Replays(
+            parts,
+            caller,
+            requests,
+            rows,
+            intake,
+            lanes,
+            policy.replay_timeout_s,
+            self.letters.add,
+            ends.settle,
+        )
+        self.truncates.is_held_up = lambda lane: bool(self.replays.beside([lane]))
         asked = self._station("schema", BatchLimits(items=1), policy.schema_concurrency, patient)
         self.schemas = Schemas(parts, caller, asked, policy.schema_timeout_s)
         rows.look_up = self._add_look_up
@@ -103,6 +130,7 @@ class Stations:
         """Start every call that may start now. Writes go first: they free rows and memory."""
         self._start_all(self.schemas.station, self.schemas.start, flush)
         self._start_all(self.letters.station, self.letters.start, flush)
+        self._start_all(self.replays.station, self.replays.start, flush)
         self.truncates.begin_due()
         self._start_all(self.truncates.station, self.truncates.start, flush)
         for collection, writes in self._writes.items():
@@ -164,6 +192,7 @@ class Stations:
         yield self._embed.station
         yield from self._writes.values()
         yield self.truncates.station
+        yield self.replays.station
         yield self.letters.station
         yield self.schemas.station
 

@@ -42,7 +42,7 @@ class Stream:
         self.lanes: dict[Partition, Lane] = {}
         self.intake = Intake(parts, policy, self.lanes)
         ends = Ends(self.settle, self._may_dead_letter, self.halt, self._lift)
-        self.stations = Stations(parts, policy, ends)
+        self.stations = Stations(parts, policy, ends, self.intake, self.lanes)
         self.stations.schemas.decode = self._decode
         self.stations.schemas.refuse = self._refuse
         self.stations.schemas.caught_up = self._caught_up
@@ -75,6 +75,7 @@ class Stream:
         for record in records:
             self._receive(record)
         self.stations.schemas.drain()
+        self.stations.replays.step()
         self._dispatch()
         self.intake.balance()
         self._commit_when_due()
@@ -137,6 +138,7 @@ class Stream:
             self.settle(lane, record, "skipped", "unmapped_topic")
 
     def _refuse(self, lane: Lane, record: Record, error: DecodeError) -> None:
+        self.stations.replays.met_poison(lane, record.key)
         if lane.mapping is None:
             self.settle(lane, record, "skipped", "unmapped_topic")
         else:
@@ -154,6 +156,7 @@ class Stream:
             case Truncated():
                 self.intake.raise_barrier(lane, record)
                 self.stations.truncates.add(lane, record)
+                self.stations.replays.met_truncate(lane)
                 self.stations.rows.wake_lane(lane)
             case Upserted() | Deleted():
                 unneeded = lane.mapping.skip_reason(change)
@@ -161,6 +164,7 @@ class Stream:
                     self.settle(lane, record, "skipped", unneeded)
                     return
                 row = lane.mapping.row_of(change)
+                self.stations.replays.met(lane, row)
                 self.stations.rows.add(row, Entry(lane, record, change, self._now()))
 
     # --- settle and commit ------------------------------------------------------------------------------
@@ -170,6 +174,8 @@ class Stream:
         if not lane.held:
             return
         self.intake.settle(lane, record.offset, outcome, reason)
+        if lane.is_replay:
+            self.stations.replays.settled(lane, outcome, reason)
 
     def _may_dead_letter(self, table: str) -> bool:
         return self.intake.breaker(table).dead_letter()
@@ -220,7 +226,8 @@ class Stream:
         lanes = [self.lanes[partition] for partition in partitions if partition in self.lanes]
         self._leave(lanes)
         deadline = Deadline.after(self._parts.clock, self._policy.revoke_drain_s)
-        while any(lane.busy for lane in lanes) and not deadline.passed:
+        beside = self.stations.replays.beside(lanes)
+        while any(lane.busy for lane in [*lanes, *beside]) and not deadline.passed:
             self._advance(self._policy.busy_wait_s)
         self._commit_now(lanes)
         # Not ``lanes``: one that halted during the drain has a successor.
@@ -248,11 +255,13 @@ class Stream:
             self.stations.rows.wake_at_end(lane)
 
     def _leave(self, lanes: Sequence[Lane]) -> None:
+        self.stations.replays.leave(lanes)
         for lane in lanes:
             lane.leaving = True
         self.stations.sweep()
 
     def _forget(self, lanes: Sequence[Lane]) -> None:
+        self.stations.replays.forget(lanes)
         for lane in lanes:
             lane.held = False
             self.lanes.pop(lane.id, None)
@@ -277,7 +286,7 @@ class Stream:
 
     def _finish_when_drained(self) -> None:
         lanes = list(self.lanes.values())
-        drained = not any(lane.busy for lane in lanes)
+        drained = not any(lane.busy for lane in [*lanes, *self.stations.replays.beside(lanes)])
         if not drained and self._now() < self._stop_at_s:
             self._parts.source.poll(1, self._poll_wait_s())  # keeps the membership; everything is paused
             return
@@ -329,6 +338,7 @@ class Stream:
         self.intake.publish()
         self.stations.publish()
         self.stations.rows.wake_overdue()
+        self.stations.replays.tick()
         for lane in self.lanes.values():
             if lane.resting and now >= lane.probe_at_s:
                 self.intake.probe(lane)

@@ -65,6 +65,8 @@ class Truncates:
         self._settle = settle
         self._halt = halt
         self._lift = lift
+        #: Whether something is under way beside the lane, which has to end first as well.
+        self.is_held_up: Callable[[Lane], bool] = lambda _lane: False
         self._waiting: list[Purge] = []
 
     def add(self, lane: Lane, record: Record) -> None:
@@ -73,7 +75,11 @@ class Truncates:
 
     def begin_due(self) -> None:
         """Begin where nothing before the truncate is under way any more."""
-        due = [purge for purge in self._waiting if purge.lane.only_barrier_left]
+        due = [
+            purge
+            for purge in self._waiting
+            if purge.lane.only_barrier_left and not self.is_held_up(purge.lane)
+        ]
         for purge in due:
             if purge in self._waiting:  # the one before may have halted its table, and the lane is gone
                 self._waiting.remove(purge)

@@ -20,8 +20,9 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin import OffsetSpec as OffsetSpec  # type: ignore[attr-defined]
 
+from vectide.core.failures import Failure, Kind
 from vectide.core.model import Record
-from vectide.ports import Deadline, Partition
+from vectide.ports import AdapterError, Deadline, Partition
 from vectide.sources.kafka_errors import About, about, error_of, refused
 
 _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -37,6 +38,11 @@ _CONSUMER_ONLY: Final = re.compile(
     r"group\.|session\.timeout|heartbeat\.|max\.poll|fetch\.|queued\.|partition\.assignment|auto\.offset"
     r"|enable\.auto|enable\.partition\.eof|isolation\.level|allow\.auto\.create|check\.crcs|auto\.commit"
 )
+
+
+def admin_config(config: Mapping[str, str]) -> dict[str, str]:
+    """The consumer's configuration less what other clients would complain about."""
+    return {name: value for name, value in config.items() if not _CONSUMER_ONLY.match(name)}
 
 
 def record_of(message: Message) -> Record:
@@ -78,9 +84,8 @@ class KafkaTopics:
 
     def __init__(self, config: Mapping[str, str]) -> None:
         self._config = dict(config)
-        admin = {name: value for name, value in config.items() if not _CONSUMER_ONLY.match(name)}
         # Its connections fail together with the consumer's, which tells.
-        settings: dict[str, Any] = {"log_level": "0", **admin, "error_cb": self._on_error}
+        settings: dict[str, Any] = {"log_level": "0", **admin_config(config), "error_cb": self._on_error}
         self._open = contextlib.ExitStack()
         self._admin = self._open.enter_context(AdminClient(settings))
         #: Why connections are refused; the questions themselves only time out.
@@ -114,6 +119,26 @@ class KafkaTopics:
         return sorted(
             name for name in known if any(matches(name, topic, whole=self._whole) for topic in topics)
         )
+
+    def partitions(self, topic: str, deadline: Deadline) -> Sequence[Partition]:
+        """The topic's partitions; none when it does not exist or may not be described."""
+        return [(topic, number) for number in self._partitions(deadline).get(topic, ())]
+
+    def partition_counts(self, deadline: Deadline) -> Mapping[str, int]:
+        """How many partitions every topic has that we may know of."""
+        return {name: len(numbers) for name, numbers in self._partitions(deadline).items()}
+
+    def bounds(
+        self, partitions: Sequence[Partition], deadline: Deadline
+    ) -> Mapping[Partition, tuple[int, int]]:
+        """The first offset kept and the end of each partition; raises when one of them is not told."""
+        lows = self._offsets(partitions, _EARLIEST, deadline)
+        highs = self._offsets(partitions, _LATEST, deadline)
+        for topic, number in partitions:
+            if (topic, number) not in lows or (topic, number) not in highs:
+                detail = f"{topic}[{number}]: no answer about where it begins and ends"
+                raise AdapterError(Failure(Kind.TRANSIENT, "timed_out", detail))
+        return {partition: (lows[partition], highs[partition]) for partition in partitions}
 
     def log_ids(self, topics: Collection[str]) -> Mapping[str, str]:
         """The identity of each topic's log: its id, so that a topic created again is another log.
