@@ -113,3 +113,21 @@ def test_a_table_that_cannot_be_taken_in_is_refused_and_nothing_is_written(
     with pytest.raises(SettingsError, match=told):
         init(InitRequest(postgres.dsn, [f"{schema}.t"], tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whole_decimals_are_left_as_the_digits_that_the_connector_sends(
+    postgres: EmbeddedPostgres, schema: str, tmp_path: Path
+) -> None:
+    """Case 37: declared, the digits 1234 could be taken for base64."""
+    prepare(
+        postgres,
+        schema,
+        "CREATE TABLE {schema}.plans"
+        " (id numeric(8,0) PRIMARY KEY, title text, year numeric(4,0), n numeric(12,0)[])",
+    )
+    tables_file, connector_file = init(
+        InitRequest(postgres.dsn, [f"{schema}.plans"], tmp_path, prefix="shop")
+    )
+    (mapping,) = parse_tables(tables_file.read_text(encoding="utf-8")).mappings
+    assert dict(mapping.types) == {}
+    assert '"decimal.handling.mode": "string"' in connector_file.read_text(encoding="utf-8")

@@ -28,6 +28,7 @@ _ADDRESS: Final = re.compile(
     r"(^|_)(url|uri|link|email|e_mail|slug|path|image|avatar|phone|sku|code|locale)s?($|_)", re.IGNORECASE
 )
 _DELETED: Final = ("deleted_at", "is_deleted", "deleted", "deleted_on", "removed_at", "archived_at")
+_WHOLE: Final = re.compile(r"(numeric|decimal)\(\d+,\s*0\)")
 _PLAIN: Final = re.compile(r"[a-z_][a-z0-9_]*")
 #: What YAML takes for something else than a text.
 _YAML_WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
@@ -98,9 +99,10 @@ def _embedded(table: TableFacts) -> tuple[str, ...]:
 
 
 def _declared(table: TableFacts) -> Iterator[tuple[str, str]]:
-    """Decimals need none: the proposed connector sends their digits."""
+    """Decimals of scale 0 need none: the proposed connector sends their digits, and a declared decimal may
+    come as base64, which digits alone can be taken for."""
     for column in table.columns:
-        if column.declared and not column.declared.startswith(("numeric", "decimal")):
+        if column.declared and not _WHOLE.match(column.declared):
             yield column.name, column.declared
 
 
