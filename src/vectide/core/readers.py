@@ -83,15 +83,17 @@ def decimal(scale: int, precision: int | None = None) -> Reader:
     def read(value: Value) -> Value:
         if not isinstance(value, str):
             return decimal_text(value, scale) if isinstance(value, bytes) else _number_text(value, scale)
-        text = None if "." in value else decimal_text(value, scale)
-        if text is not None and not _DIGITS.fullmatch(value):
-            return text
-        if text is not None and scale <= 0 and not _is_longer(text, precision):
-            return refuse(
-                "a decimal whose digits may be base64: declared as text it is read as it is, but it"
+        decoded = None if "." in value else decimal_text(value, scale)
+        if decoded is not None and (scale > 0 or not _DIGITS.fullmatch(value)):
+            return decoded
+        if decoded is not None and not _is_longer(decoded, precision):
+            raise DecodeError(
+                "bad_value",
+                "digits that may also be the base64 of another number: where the connector sends decimals as "
+                "text (decimal.handling.mode=string), declare the column as text",
             )
         if _PLAIN_NUMBER.fullmatch(value):
-            return _padded(value, scale) if text is None or scale <= 0 else text
+            return _padded(value, scale)
         return "NaN" if value.lower() == "nan" else refuse("a decimal")
 
     return read

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from vectide.core import moments
-from vectide.core.model import Value
+from vectide.core.model import DecodeError, Value
 from vectide.core.readers import Reader, refuse
 
 _INT64: Final = range(-(2**63), 2**63)
@@ -56,7 +56,11 @@ def time(per_second: int) -> Reader:
             return moments.time_of(value, zoned=False)
         ticks = _integer(value, "a time")
         if abs(ticks) > _MAX_TIME_S * per_second:
-            refuse("a time in another unit than its precision means: declared time(6) or time(7) it")
+            raise DecodeError(
+                "bad_value",
+                "a time in a smaller unit than its declared precision says: declare time(6) for microseconds,"
+                " time(7) for nanoseconds",
+            )
         return moments.time_text(ticks, per_second)
 
     return read
