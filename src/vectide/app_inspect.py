@@ -27,7 +27,6 @@ from vectide.app import (
     newest_records,
     unknown_columns,
 )
-from vectide.core.mapping import TableMapping
 from vectide.core.model import Record, Row, Stamp, Value
 from vectide.jobs.check import CheckFailed, Noted, judge_events, run_check
 from vectide.jobs.check import Result as Result
@@ -172,7 +171,11 @@ class _Checks:
             return
         from vectide.app_source import SourceCheck
 
-        check = SourceCheck(self._settings, self._given, self._newest, self._deadline)
+        try:
+            newest = self._newest
+        except AdapterError:
+            newest = []  # the check of the events says why
+        check = SourceCheck(self._settings, self._given, newest, self._deadline)
         for result in check.results():
             self._add(result)
 

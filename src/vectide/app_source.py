@@ -89,8 +89,10 @@ class SourceCheck:
         for record in records:
             try:
                 change = decode(record)
-            except (DecodeError, AdapterError):
-                continue  # the check of the events says so
+            except DecodeError:
+                continue
+            except AdapterError:
+                return None  # the registry does not answer, which is told elsewhere
             if isinstance(change, Upserted) and change.table.count(".") == 1:
                 return change.table
         return None

@@ -241,7 +241,10 @@ def compared_types(table: TableFacts, mapping: TableMapping, decimals: Decimals)
     """
     declared = mapping.column_types()
     types = dict(mapping.types)
-    undeclared, whole, different, wrong = [], [], [], []
+    undeclared: list[str] = []
+    whole: list[str] = []
+    different: list[str] = []
+    wrong: list[str] = []
     for name in dict.fromkeys([*(mapping.key or table.primary_key), *mapping.mapped_columns]):
         told = table.by_name[name].declared if name in table.by_name else None
         if told is None:
@@ -260,8 +263,8 @@ def compared_types(table: TableFacts, mapping: TableMapping, decimals: Decimals)
     remarks = [f"no type is declared for {', '.join(undeclared)}"] if undeclared else []
     if whole and decimals == "auto":
         remarks.append(
-            f"{', '.join(whole)}: whole decimals are kept as they come, which is right unless the connector's "
-            "decimal.handling.mode is precise; VECTIDE_CODEC__DECIMALS says which"
+            f"{', '.join(whole)}: whole decimals are kept as they come, which is right unless "
+            "decimal.handling.mode is precise; VECTIDE_CODEC__DECIMALS says which it is"
         )
     return TypesFound((*remarks, *wrong, *different), types, fails=bool(wrong))
 
