@@ -144,8 +144,8 @@ class Crowd:
 
 
 class History:
-    """A source with two tables of about ``rows`` rows at first. :meth:`events` goes on with it; the rest is what
-    must have come of it."""
+    """A source with two tables, at first of about ``rows`` rows together. :meth:`events` goes on with it; the
+    rest is what must have come of it."""
 
     def __init__(self, seed: int, rows: int = 120) -> None:
         self._chance = random.Random(f"history {seed}")  # noqa: S311
