@@ -20,6 +20,7 @@ from vectide.ports import (
     Embeddings,
     Letter,
     Partition,
+    RowReader,
     Scannable,
     SourceListener,
     Store,
@@ -173,6 +174,7 @@ class Pump:
         mapping: TableMapping,
         decode: Callable[[Record], Change],
         store: Store | None = None,
+        reader: RowReader | None = None,
     ) -> None:
         self._clock = ManualClock()
         self._mapping = mapping
@@ -194,16 +196,32 @@ class Pump:
             telemetry=silent,
             log=silent,
             random=lambda: 0.5,
+            reader=reader,
         )
         policy = StreamPolicy(breaker=replace(StreamPolicy().breaker, in_a_row=1_000, window=10_000))
         self._stream = Stream(parts, policy)
 
     def run(self) -> None:
         """Until every record is settled and committed."""
+        self._run(lambda: self.source.committed == self.source.ends)
+
+    def run_until_halted(self) -> str:
+        """Until a table halts; then long enough to see that it stays so. The cause."""
+        self._run(lambda: self._halts())
+        halts = self._halts()
+        for _ in range(200):
+            self._stream.step()
+            assert self._halts() == halts
+        return halts[0]
+
+    def _halts(self) -> list[str]:
+        return [trouble.cause for trouble in self._stream.troubles() if trouble.halting]
+
+    def _run(self, is_done: Callable[[], object]) -> None:
         self._stream.start()
         for _ in range(MAX_STEPS):
             self._stream.step()
-            if self.source.committed == self.source.ends:
+            if is_done():
                 return
         raise AssertionError(f"stuck at {self.source.committed} of {self.source.ends}")
 
