@@ -43,6 +43,7 @@ from vectide.core.model import (
     Upserted,
     Value,
 )
+from vectide.core.readers import Decimals
 
 #: Beyond it a source time is nonsense.
 _MAX_INT64: Final = 2**63 - 1
@@ -101,7 +102,8 @@ class DebeziumJson:
     ``unavailable`` is the connector's ``unavailable.value.placeholder``. With ``lenient_keys`` a Kafka key
     that is not an object counts as null instead of as poison: for tables whose mapping names its key
     columns because a converter spoils the key. ``mapping_of`` finds the table of a topic: its declared types
-    count where a message has none of its own.
+    count where a message has none of its own. ``decimals``: how the connector sends those that are declared
+    as decimals.
     """
 
     def __init__(
@@ -110,8 +112,11 @@ class DebeziumJson:
         *,
         lenient_keys: bool = False,
         mapping_of: Callable[[str], TableMapping | None] = lambda _topic: None,
+        decimals: Decimals = "auto",
     ) -> None:
-        self._rows = JsonRows(unavailable, lenient_keys=lenient_keys, mapping_of=mapping_of)
+        self._rows = JsonRows(
+            unavailable, lenient_keys=lenient_keys, mapping_of=mapping_of, decimals=decimals
+        )
 
     def decode(self, record: Record) -> Change:
         """The change that the record tells. Raises DecodeError, and nothing else, for any other bytes.
