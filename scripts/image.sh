@@ -62,7 +62,7 @@ debian "$build_base" ca-certificates,python3,python3-venv,python3-pip
 # The index and the certificates that pip uses here, where they are not the usual ones.
 {
     echo "[global]"
-    python3 -m pip config list | sed -nE "s/^(global|:env:)\.(index-url|extra-index-url|cert)='(.*)'$/\2 = \3/p" | sort -u
+    python3 -m pip config list 2>/dev/null | sed -nE "s/^(global|:env:)\.(index-url|extra-index-url|cert)='(.*)'$/\2 = \3/p" | sort -u || true
 } >"$scratch/pip.conf"
 certificates=()
 [ ! -d /etc/ssl/certs ] || certificates=(--volume /etc/ssl/certs:/etc/ssl/certs:ro)
