@@ -24,12 +24,20 @@ demo: setup ## see it work: broker, PostgreSQL, model and events are embedded; n
 
 .PHONY: test
 test: setup ## unit, contract, pipeline and simulation tests (ARGS= goes to pytest)
-	@$(BIN)/python -m pytest -m "not real and not alone" --numprocesses 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -m "not real and not alone and not image" --numprocesses 2 --dist loadfile $(ARGS)
 	@$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? = 5 ] # none of those was asked for
 
 .PHONY: test-real
 test-real: setup ## the service on a real Kafka, Connect, Debezium, registry, PostgreSQL and MariaDB; needs Java 17 and Maven
 	@$(BIN)/python -m pytest -m real -rs tests/real $(ARGS)
+
+.PHONY: image
+image: ## build deploy/Dockerfile without a container engine (root on Debian), and say where it was unpacked
+	@scripts/image.sh $(ARGS)
+
+.PHONY: test-image
+test-image: setup image ## build the image, and start the service from it
+	@$(BIN)/python -m pytest -m image tests/image
 
 .PHONY: simulate
 simulate: setup ## the pump against simulated parts: SEEDS=10000 from FIRST=0
@@ -72,6 +80,7 @@ docs-check: setup ## verify that those pages are up to date, and that the links 
 .PHONY: nightly
 nightly: setup ## whatever takes longer: the real stack, many more simulated seeds, every planted defect, the benchmark
 	@$(MAKE) test-real
+	@$(MAKE) test-image
 	@$(MAKE) fuzz
 	@$(MAKE) chaos
 	@$(MAKE) simulate SEEDS=20000 FIRST=$(shell date +%Y%m%d)00000
