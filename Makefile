@@ -51,6 +51,10 @@ mutants: setup ## plant every defect of tests/mutants, and show the test that fi
 chaos: setup ## several real processes, everything around them failing by seed: SEEDS=10 from FIRST=0; needs Java, Maven and Go
 	@$(BIN)/python -m tests.chaos --first $(FIRST) --seeds $(if $(filter command line,$(origin SEEDS)),$(SEEDS),10)
 
+.PHONY: outage
+outage: setup ## the provider away for MINUTES=10, then the store, under load; needs Java, Maven and Go
+	@$(BIN)/python -m tests.chaos.outage --minutes $(or $(MINUTES),10)
+
 .PHONY: fuzz
 fuzz: setup ## the decoders, the mapping and the planner against a hundred times as much nonsense as in the tests
 	@$(BIN)/python -m pytest --hypothesis-profile=fuzz --timeout=3600 tests/unit/test_codec_fuzz.py tests/unit/test_registry_codec_fuzz.py tests/unit/test_where.py tests/pipeline/test_pump_fuzz.py
@@ -83,6 +87,7 @@ nightly: setup ## whatever takes longer: the real stack, many more simulated see
 	@$(MAKE) test-image
 	@$(MAKE) fuzz
 	@$(MAKE) chaos
+	@$(MAKE) outage MINUTES=4
 	@$(MAKE) simulate SEEDS=20000 FIRST=$(shell date +%Y%m%d)00000
 	@$(MAKE) mutants
 	@$(MAKE) bench
