@@ -1,9 +1,10 @@
-"""Columns that change their type, their name, or disappear, as PostgreSQL's connector was recorded telling it."""
+"""Columns that change their type or their name, or go, as PostgreSQL's connector was recorded telling it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -74,6 +75,19 @@ def test_a_mapping_that_knows_the_new_name_goes_on_where_the_table_halted() -> N
     finals = {row["id"]: row for row in final_rows("schema_change", "products")}
     assert pump.stored()[FIRST].text == f"{finals[1]['name']}\n\nafter rename"
     assert {row.key for row in pump.stored()} == {f'{{"id":{id_}}}' for id_ in finals}
+
+
+def test_other_partitions_of_the_table_go_on_until_they_meet_it_too() -> None:
+    """Whoever corrects the mapping finds nothing left that needs the old one."""
+    mapping = placed(table_of("{name}[\n\n{description}]", key=("id",)))
+    drifting = events(mapping)
+    others = [replace(record, partition=1) for record in drifting if record.offset < WITHOUT_DESCRIPTION]
+    pump = pump_over([*drifting, *others], mapping, MemoryStore())
+    pump.run_until_halted()
+    assert {partition: at for (_, partition), at in pump.source.committed.items()} == {
+        0: WITHOUT_DESCRIPTION,
+        1: WITHOUT_DESCRIPTION,
+    }
 
 
 def test_avro_tells_a_lost_column_by_its_schema() -> None:

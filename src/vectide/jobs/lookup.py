@@ -8,8 +8,8 @@ from dataclasses import replace
 from vectide.core import signals
 from vectide.core.completion import carried, completed
 from vectide.core.failures import Failure
-from vectide.core.lane import RowQueue
-from vectide.core.model import Order, Row, Stamp, Upserted, Value
+from vectide.core.lane import Entry, Lane, RowQueue
+from vectide.core.model import Order, Record, Row, Stamp, Upserted, Value
 from vectide.core.planner import (
     Drift,
     EmbedText,
@@ -45,7 +45,7 @@ _DECISIONS = {
 
 
 class LookUp:
-    """``embed`` and ``write`` take the works on; ``halt`` stops a table that cannot be mapped."""
+    """``embed`` and ``write`` take the works on; ``halt_at`` stops a lane before what cannot be mapped."""
 
     def __init__(
         self,
@@ -53,13 +53,13 @@ class LookUp:
         caller: Caller,
         rows: Rows,
         timeout_s: float,
-        halt: Callable[[str, str], None],
+        halt_at: Callable[[Lane, Record, str], None],
     ) -> None:
         self._parts = parts
         self._caller = caller
         self._rows = rows
         self._timeout_s = timeout_s
-        self._halt = halt
+        self._halt_at = halt_at
         self._epochs = Epochs(parts.telemetry, parts.log)
         self.embed: Callable[[Work, EmbedText], None]
         self.write: Callable[[Work], None]
@@ -171,8 +171,9 @@ class LookUp:
             case Drift(columns):
                 names = ", ".join(columns)
                 self._parts.log.error("schema_drift", table=work.lane.table, missing=names)
+                first = next(entry for entry in work.entries if _lacks_columns(entry))
                 self._rows.forget(work)
-                self._halt(work.lane.table, f"the events lack mapped columns: {names}")
+                self._halt_at(work.lane, first.record, f"the events lack mapped columns: {names}")
             case _:
                 self.write(work)
 
@@ -219,6 +220,11 @@ def made_legal(planned: Plan, able: Capabilities) -> Plan:
             metadata = legal(given)
             return planned if metadata == given else replace(planned, metadata=metadata)
     return planned
+
+
+def _lacks_columns(entry: Entry) -> bool:
+    mapping, change = entry.lane.mapping, entry.change
+    return mapping is not None and isinstance(change, Upserted) and bool(mapping.missing(change))
 
 
 def _may_need_values(work: Work) -> bool:
