@@ -58,6 +58,8 @@ class RecordedSource:
         self._read: dict[Partition, int] = dict.fromkeys(self._records, 0)
         self._paused: set[Partition] = set()
         self._started = False
+        #: One record at a time, and only when all before it is committed.
+        self.trickles = False
         self._listener: SourceListener
 
     @property
@@ -76,7 +78,10 @@ class RecordedSource:
             if partition in self._paused:
                 continue
             at = self._read[partition]
-            chunk = records[at : at + max_records - len(taken)]
+            most = max_records - len(taken)
+            if self.trickles:
+                most = int(at == 0 or self.committed.get(partition) == records[at - 1].offset + 1)
+            chunk = records[at : at + most]
             taken += chunk
             self._read[partition] = at + len(chunk)
         if not taken:

@@ -25,6 +25,7 @@ from vectide.core.planner import (
 )
 from vectide.core.station import Station, Unit
 from vectide.core.values import ValueRefused, normalise
+from vectide.core.vanishing import Vanishing
 from vectide.jobs.calls import Caller
 from vectide.jobs.epochs import Epochs
 from vectide.jobs.parts import Parts
@@ -61,6 +62,7 @@ class LookUp:
         self._timeout_s = timeout_s
         self._halt_at = halt_at
         self._epochs = Epochs(parts.telemetry, parts.log)
+        self._vanishing = Vanishing()
         self.embed: Callable[[Work, EmbedText], None]
         self.write: Callable[[Work], None]
         #: Asks the source for what a change lacks, then plans it again; None where no source is configured.
@@ -145,6 +147,8 @@ class LookUp:
             count_tokens=self._parts.embedder.count_tokens,
         )
         work.plan = plan(merged.change, known, mapping)
+        if self._has_vanished(work):
+            return
         decision = _DECISIONS[type(work.plan)]
         try:
             work.plan = made_legal(work.plan, self._parts.store.capabilities)
@@ -153,6 +157,22 @@ class LookUp:
             return
         self._parts.telemetry.count(signals.CHANGES_DECIDED, table=lane.table, decision=decision)
         self._perform(work)
+
+    def _has_vanished(self, work: Work) -> bool:
+        """Whether the documents of the table lose a field one after the other: then its lane halts here."""
+        lane, change = work.lane, work.merged.change
+        if lane.is_replay or lane.mapping is None or not isinstance(change, Upserted):
+            return False
+        if work.plan == Skip("already_applied"):
+            return False  # it says nothing of today's documents
+        stored = {} if work.stamp is None else work.stamp.columns
+        vanished = self._vanishing.met(work.row, change, lane.mapping, stored)
+        if vanished:
+            names = ", ".join(vanished)
+            self._parts.log.error("fields_vanished", table=lane.table, missing=names)
+            self._rows.forget(work)
+            self._halt_at(lane, work.entries[0].record, f"the documents have lost the fields: {names}")
+        return bool(vanished)
 
     def _perform(self, work: Work) -> None:
         match work.plan:
