@@ -263,7 +263,7 @@ class Capabilities:
     atomic_calls: bool
     #: A read sees every write that was confirmed before it.
     read_your_writes: bool
-    #: A write that is older than what the point holds (same log) is refused, not applied.
+    #: A write that is older than what the row's chunk 0 holds (as positions relate) is refused, not applied.
     conditional_writes: bool
     nested_metadata: bool
     null_metadata: bool

@@ -26,6 +26,7 @@ from vectide.core.planner import (
 from vectide.core.station import Station, Unit
 from vectide.core.values import ValueRefused, normalise
 from vectide.jobs.calls import Caller
+from vectide.jobs.epochs import Epochs
 from vectide.jobs.parts import Parts
 from vectide.jobs.rows import Rows
 from vectide.jobs.work import Verdict, Work
@@ -59,6 +60,7 @@ class LookUp:
         self._rows = rows
         self._timeout_s = timeout_s
         self._halt = halt
+        self._epochs = Epochs(parts.telemetry, parts.log)
         self.embed: Callable[[Work, EmbedText], None]
         self.write: Callable[[Work], None]
         #: Asks the source for what a change lacks, then plans it again; None where no source is configured.
@@ -128,6 +130,7 @@ class LookUp:
             return
         mapping = lane.mapping
         assert mapping is not None
+        self._epochs.met(work)
         merged = work.merged
         known = Known(
             work.row,
