@@ -35,6 +35,14 @@ test-real: setup ## the service on a real Kafka, Connect, Debezium, registry, Po
 simulate: setup ## the pump against simulated parts: SEEDS=10000 from FIRST=0
 	@$(BIN)/python -m tests.simulation.run $(FIRST) $(SEEDS)
 
+.PHONY: mutants
+mutants: setup ## plant every defect of tests/mutants, and show the test that finds it (ARGS= words of their names)
+	@$(BIN)/python -m tests.mutants $(ARGS)
+
+.PHONY: chaos
+chaos: setup ## several real processes, everything around them failing by seed: SEEDS=10 from FIRST=0; needs Java, Maven and Go
+	@$(BIN)/python -m tests.chaos --first $(FIRST) --seeds $(if $(filter command line,$(origin SEEDS)),$(SEEDS),10)
+
 .PHONY: fuzz
 fuzz: setup ## the decoders, the mapping and the planner against a hundred times as much nonsense as in the tests
 	@$(BIN)/python -m pytest --hypothesis-profile=fuzz --timeout=3600 tests/unit/test_codec_fuzz.py tests/unit/test_registry_codec_fuzz.py tests/unit/test_where.py tests/pipeline/test_pump_fuzz.py
@@ -62,10 +70,12 @@ docs-check: setup ## verify that those pages are up to date, and that the links 
 	@$(BIN)/python -m scripts.generate_docs --check
 
 .PHONY: nightly
-nightly: setup ## whatever takes longer: the real stack, many more simulated seeds, the benchmark
+nightly: setup ## whatever takes longer: the real stack, many more simulated seeds, every planted defect, the benchmark
 	@$(MAKE) test-real
 	@$(MAKE) fuzz
+	@$(MAKE) chaos
 	@$(MAKE) simulate SEEDS=20000 FIRST=$(shell date +%Y%m%d)00000
+	@$(MAKE) mutants
 	@$(MAKE) bench
 
 .PHONY: lock

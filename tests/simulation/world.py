@@ -25,6 +25,7 @@ from tests.simulation.scenario import (
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import Columns, Row, Stamp, Truncated, text_hash
 from vectide.core.signals import Metric
+from vectide.embedders import checked
 from vectide.ports import (
     AdapterError,
     Capabilities,
@@ -33,6 +34,7 @@ from vectide.ports import (
     EmbedderLimits,
     Embeddings,
     Mark,
+    Matrix,
     Outcome,
     Patch,
     PatchChunks,
@@ -79,12 +81,16 @@ class SimProvider:
             raise AdapterError(Failure(Kind.OPERATOR, "quota_exhausted"))
         if self.throttled:
             raise AdapterError(Failure(Kind.THROTTLED, "rate_limited", retry_after_s=0.2))
-        if self._rng.random() < self._error_rate:
-            raise AdapterError(Failure(self._rng.choice((Kind.TRANSIENT, Kind.INVALID)), "flaky"))
+        flaky = self._rng.random() < self._error_rate
+        if flaky and self._rng.random() < 0.5:
+            raise AdapterError(Failure(Kind.TRANSIENT, "flaky"))
         if any(POISON_TEXT in text for text in texts):
             raise AdapterError(Failure(Kind.REFUSED, "bad_request"))
         self.watch(texts)
-        return Embeddings(np.stack([vector_of(text) for text in texts]), tokens=None)
+        vectors = np.stack([vector_of(text) for text in texts])
+        if flaky:
+            vectors = self._rng.choice(_SPOILT)(vectors)
+        return checked(vectors, len(texts), DIMENSIONS)
 
     def embed_query(self, text: str, deadline: Deadline) -> Vector:
         return vector_of(text)
@@ -94,6 +100,16 @@ class SimProvider:
 
     def close(self) -> None:
         pass
+
+
+#: What providers do to answers. (A wrong dimension of all vectors would be for an operator.)
+_SPOILT: Sequence[Callable[[Matrix], Any]] = (
+    lambda vectors: vectors[:-1],
+    lambda vectors: np.vstack([vectors, vectors[:1]]),
+    lambda vectors: vectors * np.nan,
+    lambda vectors: vectors * 0,
+    lambda vectors: [vectors[0][:-1], np.append(vectors[0], vectors[0]), *vectors[2:]],
+)
 
 
 def vector_of(text: str) -> Vector:

@@ -204,6 +204,7 @@ class Counts:
             self._statuses: Counter[str] = Counter()
             self._times_s: deque[float] = deque(maxlen=_TIMES_KEPT)
             self._texts: list[str] = []
+            self._answered_texts: list[str] = []
 
     def began(self, texts: Sequence[str], tokens: int) -> None:
         digests = [_digest(text) for text in texts]
@@ -224,6 +225,8 @@ class Counts:
             self._statuses[str(status)] += 1
             self._stats["texts_answered"] += len(texts)
             self._answered.update(digests)
+            if self._record_texts:
+                self._answered_texts += texts
 
     def ended(self) -> None:
         with self._lock:
@@ -232,6 +235,10 @@ class Counts:
     def texts(self) -> list[str]:
         with self._lock:
             return list(self._texts)
+
+    def answered_texts(self) -> list[str]:
+        with self._lock:
+            return list(self._answered_texts)
 
     def stats(self) -> Stats:
         with self._lock:

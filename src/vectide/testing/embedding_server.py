@@ -114,6 +114,10 @@ class EmbeddingServer:
         """Every text received, in order, if ``record_texts`` was set."""
         return self.counts.texts()
 
+    def answered_texts(self) -> list[str]:
+        """Every text that was part of a faultless answer, in order, if ``record_texts`` was set."""
+        return self.counts.answered_texts()
+
     def forget(self) -> None:
         """Count from zero again."""
         self.counts.forget()
