@@ -1,4 +1,4 @@
-"""Records that cannot be read, between records that can: the letters are exactly those, the rest is stored."""
+"""Records that cannot be read, among others that can: exactly those are letters, and the rest is stored."""
 
 from __future__ import annotations
 
