@@ -82,17 +82,17 @@ RULES: Final[Mapping[str, Rule]] = {
 }
 
 #: SDK -> how the names of the adapter modules begin that may import it. Testing and demo may too.
-HOMES: Final[Mapping[str, str]] = {
-    "httpx2": "vectide.embedders.openai_",
-    "openai": "vectide.embedders.openai_",
-    "tokenizers": "vectide.embedders.tokenizer_",
-    "wordllama": "vectide.embedders.wordllama_",
-    "pgvector": "vectide.stores.pgvector",
-    "psycopg": "vectide.stores.pgvector",
-    "certifi": "vectide.stores.qdrant",
-    "httpx": "vectide.stores.qdrant",
-    "pydantic": "vectide.stores.qdrant",
-    "qdrant_client": "vectide.stores.qdrant",
+HOMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "httpx2": ("vectide.embedders.openai_",),
+    "openai": ("vectide.embedders.openai_",),
+    "tokenizers": ("vectide.embedders.tokenizer_",),
+    "wordllama": ("vectide.embedders.wordllama_",),
+    "pgvector": ("vectide.stores.pgvector",),
+    "psycopg": ("vectide.stores.pgvector",),
+    "certifi": ("vectide.stores.chroma", "vectide.stores.qdrant"),
+    "httpx": ("vectide.stores.chroma", "vectide.stores.qdrant"),
+    "pydantic": ("vectide.stores.qdrant",),
+    "qdrant_client": ("vectide.stores.qdrant",),
 }
 _ADAPTERS: Final = frozenset({"embedders", "stores"})
 
@@ -177,8 +177,8 @@ def _broken(module: str, imports: list[Import], rules: Mapping[str, Rule]) -> It
         problem = _problem(band, rule, item.name, top)
         if problem:
             yield item.line, problem
-        elif band in _ADAPTERS and not module.startswith(HOMES.get(top, "")):
-            yield item.line, f"only {HOMES[top]}* may import {top}"
+        elif band in _ADAPTERS and not module.startswith(homes := HOMES.get(top, ("",))):
+            yield item.line, f"only {' and '.join(f'{home}*' for home in homes)} may import {top}"
 
 
 def _problem(band: str, rule: Rule, name: str, top: str) -> str:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import pytest
 
 from vectide.ports import Store
+from vectide.stores.chroma import ChromaStore
 from vectide.stores.pgvector import PgVectorStore
 from vectide.stores.qdrant import QdrantStore
+from vectide.testing.chroma_server import ChromaServer
 from vectide.testing.postgres import EmbeddedPostgres
 from vectide.testing.qdrant_server import QdrantServer
 from vectide.testing.store import MemoryStore
@@ -66,4 +68,22 @@ def qdrant(request: pytest.FixtureRequest) -> Iterator[Backend]:
             yield Backend(store, connect)
 
 
-BACKENDS: dict[str, MakeBackend] = {"memory": memory, "pgvector": pgvector, "qdrant": qdrant}
+@contextmanager
+def chroma(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """A real Chroma server; each test has a database of its own."""
+    server: ChromaServer = request.getfixturevalue("chroma_server")
+    database = server.new_database()
+
+    def connect() -> closing[ChromaStore]:
+        return closing(ChromaStore(server.url, database=database))
+
+    with connect() as store:
+        yield Backend(store, connect)
+
+
+BACKENDS: dict[str, MakeBackend] = {
+    "chroma": chroma,
+    "memory": memory,
+    "pgvector": pgvector,
+    "qdrant": qdrant,
+}

@@ -271,6 +271,9 @@ class Capabilities:
     max_integer: int = 2**53
     #: NUL characters are legal inside strings.
     nul_in_text: bool = False
+    #: Lists hold values of one scalar type, at least one: others are written as canonical JSON text, an
+    #: empty one is left out.
+    uniform_lists: bool = False
     #: Vectors of metric cosine come back from a scan with length 1, whatever length they had.
     unit_vectors: bool = False
 

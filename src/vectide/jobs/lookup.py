@@ -203,6 +203,7 @@ def made_legal(planned: Plan, able: Capabilities) -> Plan:
             nested_metadata=able.nested_metadata,
             null_metadata=able.null_metadata,
             nul_in_text=able.nul_in_text,
+            uniform_lists=able.uniform_lists,
         )
 
     match planned:
