@@ -131,7 +131,7 @@ MARIADB_PRODUCTS = table_of(
     "{name}[\n\n{description}]",
     *("category", "price", "in_stock", "updated_at", "tenant_id"),
     soft_delete="deleted_at",
-    types={"price": "decimal(10,2)", "in_stock": "boolean", "updated_at": "timestamp with time zone"},
+    types={"price": "decimal(10,2)", "in_stock": "boolean", "updated_at": "timestamp(6)"},
 )
 ITEMS = table_of("{body}", "n")
 DOCS = table_of("{title}\n\n{body}", "flag", "price", types={"price": "numeric(10,2)"})
@@ -213,7 +213,7 @@ TYPES_BY_COLUMN: dict[str, str] = {
     "c_time": "time without time zone",
     "c_timetz": "time with time zone",
     "c_interval": "interval",
-    "c_money": "money",
+    "c_money": "money(2)",
     "c_bit": "bit(3)",
 }
 

@@ -94,6 +94,7 @@ def build_codec(settings: Settings) -> Codec:
         unavailable=settings.codec.unavailable_placeholder,
         lenient_keys=any(mapping.key for mapping in settings.mappings),
         mapping_of=settings.mapping_of,
+        decimals=settings.codec.decimals,
         **framed,
     )
 

@@ -13,9 +13,12 @@ from vectide.jobs.executor import SystemClock
 from vectide.jobs.proposal import Address, NothingToEmbed, Proposed, connector_json, propose, tables_yaml
 from vectide.ports import Deadline, MissingExtra
 from vectide.settings import SettingsError
+from vectide.settings_sections import StoreSettings
 
 TABLES_FILE = "tables.yaml"
 CONNECTOR_FILE = "connector.json"
+#: Where collections lie unless told otherwise: perhaps beside the source's tables.
+_STORE_SCHEMA = StoreSettings.model_fields["schema_name"].default
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +63,23 @@ def proposed_files(request: InitRequest) -> tuple[str, str]:
         names = dict.fromkeys(request.tables)
         tables = [_facts(catalogue.table(*_named(name), deadline), name) for name in names]
         tables = [_sampled(table, catalogue.sample(table, deadline)) for table in tables]
+        prefix = request.prefix or address.database
+        proposals: list[Proposed] = []
+        problems: list[str] = []
+        for table in tables:
+            try:
+                proposals.append(
+                    propose(
+                        table,
+                        prefix,
+                        [known.id for known in proposals],
+                        lambda name: catalogue.has_relation(_STORE_SCHEMA, name, deadline),
+                    )
+                )
+            except NothingToEmbed as error:
+                problems.append(str(error))
     finally:
         rows.close()
-    prefix = request.prefix or address.database
-    proposals: list[Proposed] = []
-    problems: list[str] = []
-    for table in tables:
-        try:
-            proposals.append(propose(table, prefix, [known.id for known in proposals]))
-        except NothingToEmbed as error:
-            problems.append(str(error))
     if problems:
         raise SettingsError(problems)
     return tables_yaml(proposals), connector_json(prefix, address, tables)

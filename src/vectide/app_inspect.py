@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
@@ -27,10 +27,8 @@ from vectide.app import (
     newest_records,
     unknown_columns,
 )
-from vectide.core.mapping import TableMapping
 from vectide.core.model import Record, Row, Stamp, Value
-from vectide.core.source_facts import ServerFacts, server_findings, table_findings
-from vectide.jobs.check import CheckFailed, Noted, judge, judge_events, run_check
+from vectide.jobs.check import CheckFailed, Noted, judge_events, run_check
 from vectide.jobs.check import Result as Result
 from vectide.jobs.check import Verdict as Verdict
 from vectide.jobs.executor import SystemClock
@@ -169,47 +167,31 @@ class _Checks:
         return ", ".join(topics) or "no topic matches yet"
 
     def _check_source(self) -> None:
-        """The server, then each table of its own, so that one's faults do not hide another's."""
-        reader = self._given.reader
-        if reader is None:
+        if self._given.reader is None:
             return
-        from vectide.sources.tables import PostgresRows
-        from vectide.sources.tables_catalogue import PostgresCatalogue
+        from vectide.app_source import SourceCheck
 
-        assert isinstance(reader, PostgresRows)
-        catalogue = PostgresCatalogue(reader, self._settings.source.connector_user)
-        found: list[ServerFacts] = []
+        try:
+            newest = self._newest
+        except AdapterError:
+            newest = []  # the check of the events says why
+        check = SourceCheck(self._settings, self._given, newest, self._deadline)
+        for result in check.results():
+            self._add(result)
 
-        def ask_server() -> str | Noted:
-            reader.prepare(self._deadline())
-            found.append(catalogue.server(self._deadline()))
-            return judge(server_findings(found[0]), f"PostgreSQL, database {found[0].database}")
-
-        def ask_table(mapping: TableMapping, schema: str, name: str) -> str | Noted:
-            table = catalogue.table(schema, name, self._deadline())
-            if table is None:
-                raise CheckFailed(f"the source has no table {schema}.{name}", "correct the table's source")
-            key = ", ".join(table.primary_key)
-            return judge(table_findings(table, mapping, found[0]), f"{schema}.{name}, key {key}")
-
-        at_source = "check VECTIDE_SOURCE__DSN, the network, and that the server runs"
-        self._check("source", ask_server, at_source)
-        for mapping in self._settings.mappings:
-            title = f"source of {mapping.table}"
-            parts = mapping.source.split(".")
-            if not found:
-                self._skip("the source does not answer", title)
-            elif mapping.source.startswith("^") or len(parts) < 3:
-                self._skip("its topic does not name one table: prefix.schema.table", title)
-            else:
-                self._check(title, partial(ask_table, mapping, *parts[-2:]), at_source)
+    @cached_property
+    def _newest(self) -> Sequence[Record]:
+        """The newest records of every partition, none where Kafka does not answer."""
+        if not self._reached:
+            return []
+        return newest_records(self._given.source, SAMPLE_RECORDS, self._deadline())
 
     def _ask_dead_letters(self) -> str:
         self._given.dead_letters.check(self._deadline())
         return self._settings.dlq.topic
 
     def _ask_events(self) -> str:
-        newest = newest_records(self._given.source, SAMPLE_RECORDS, self._deadline())
+        newest = self._newest
         decode = build_decoder(self._settings, self._given.codec, self._given.registry)
         problems = unknown_columns(self._settings, newest, decode)
         if problems:

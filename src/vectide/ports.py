@@ -18,6 +18,7 @@ import numpy.typing as npt
 from vectide.core.failures import Failure
 from vectide.core.model import Change, Columns, Point, Record, Row, Stamp, Value
 from vectide.core.replays import Answer, Request
+from vectide.core.values import normalise
 
 #: One vector: shape ``(dimensions,)``, float32.
 Vector = npt.NDArray[np.float32]
@@ -263,7 +264,7 @@ class Capabilities:
     atomic_calls: bool
     #: A read sees every write that was confirmed before it.
     read_your_writes: bool
-    #: A write that is older than what the point holds (same log) is refused, not applied.
+    #: A write that is older than what the row's chunk 0 holds (as positions relate) is refused, not applied.
     conditional_writes: bool
     nested_metadata: bool
     null_metadata: bool
@@ -276,6 +277,18 @@ class Capabilities:
     uniform_lists: bool = False
     #: Vectors of metric cosine come back from a scan with length 1, whatever length they had.
     unit_vectors: bool = False
+
+    def legal(self, metadata: Mapping[str, Value]) -> dict[str, Value]:
+        """The metadata as the store can hold it. Raises :class:`~vectide.core.values.ValueRefused` when it
+        cannot."""
+        return normalise(
+            metadata,
+            max_integer=self.max_integer,
+            nested_metadata=self.nested_metadata,
+            null_metadata=self.null_metadata,
+            nul_in_text=self.nul_in_text,
+            uniform_lists=self.uniform_lists,
+        )
 
 
 @dataclass(frozen=True, slots=True)

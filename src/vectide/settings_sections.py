@@ -17,6 +17,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from vectide.core.readers import Decimals
+
 _TOPIC_NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 #: librdkafka properties that vectide sets itself, and what to do instead.
@@ -375,6 +377,11 @@ class CodecSettings(Section):
         default="__debezium_unavailable_value",
         description="What the connector sends for an unchanged value that it does not have "
         "(its unavailable.value.placeholder).",
+    )
+    decimals: Decimals = Field(
+        default="auto",
+        description="How the connector sends decimals (its decimal.handling.mode), for columns that a table "
+        "declares as decimals; auto tells by the value, and refuses digits that could be either.",
     )
 
 

@@ -131,3 +131,20 @@ def test_whole_decimals_are_left_as_the_digits_that_the_connector_sends(
     (mapping,) = parse_tables(tables_file.read_text(encoding="utf-8")).mappings
     assert dict(mapping.types) == {}
     assert '"decimal.handling.mode": "string"' in connector_file.read_text(encoding="utf-8")
+
+
+def test_a_collection_is_not_called_like_a_table_of_the_source(
+    postgres: EmbeddedPostgres, schema: str, tmp_path: Path
+) -> None:
+    """Collections lie in the schema public unless told otherwise, perhaps of this very database."""
+    name = f"books_{schema}"
+    tables = f"CREATE TABLE {name} (id int PRIMARY KEY, title text);\nCREATE VIEW {name}_vectors AS SELECT 1"
+    prepare(postgres, schema, tables, f"CREATE TABLE {{schema}}.{name} (id int PRIMARY KEY, title text)")
+    for place, source in enumerate((name, f"{schema}.{name}")):
+        request = InitRequest(postgres.dsn, [source], tmp_path / str(place), prefix="shop")
+        (mapping,) = parse_tables(init(request)[0].read_text(encoding="utf-8")).mappings
+        assert (mapping.table, mapping.collection) == (name, f"{name}_vectors2")
+    other = InitRequest(postgres.dsn, [f"{schema}.only_here"], tmp_path / "other", prefix="shop")
+    prepare(postgres, schema, "CREATE TABLE {schema}.only_here (id int PRIMARY KEY, title text)")
+    (mapping,) = parse_tables(init(other)[0].read_text(encoding="utf-8")).mappings
+    assert mapping.collection == "only_here"

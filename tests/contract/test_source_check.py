@@ -7,9 +7,17 @@ from contextlib import closing
 
 import psycopg
 import pytest
+from tests.recorded import table_of
 
 from vectide.core.mapping import TableMapping
-from vectide.core.source_facts import Finding, server_findings, table_findings
+from vectide.core.source_facts import (
+    Finding,
+    TableFacts,
+    TypesFound,
+    compared_types,
+    server_findings,
+    table_findings,
+)
 from vectide.core.template import Template
 from vectide.ports import Deadline
 from vectide.sources.tables import PostgresRows
@@ -170,6 +178,55 @@ def test_a_server_that_does_not_log_enough_is_told(postgres: EmbeddedPostgres, d
         first, *_ = server_findings(PostgresCatalogue(rows).server(deadline))
     assert first.text == "wal_level is replica: no change can be decoded"
     assert first.sql.startswith("ALTER SYSTEM SET wal_level = 'logical';")
+
+
+KEPT = "id numeric(20,0) PRIMARY KEY, title text, price numeric(10,2), at timestamp(3), data json, gone date"
+COLUMNS = ("price", "at", "data")
+
+
+@pytest.fixture
+def kept(source: EmbeddedPostgres, deadline: Deadline) -> TableFacts:
+    """A table of columns whose types JSON without schemas does not tell."""
+    execute(source, f"CREATE TABLE kept ({KEPT})")
+    with closing(PostgresRows(source.dsn)) as rows:
+        table = PostgresCatalogue(rows).table("public", "kept", deadline)
+    execute(source, "DROP TABLE kept")
+    assert table is not None
+    return table
+
+
+def declaring(**types: str) -> TableMapping:
+    return table_of("{title}", *COLUMNS, types=types)
+
+
+def test_types_that_events_do_not_tell_are_found_in_the_catalogue(kept: TableFacts) -> None:
+    """Of the key and of mapped columns, no others; the lines are all that a table should declare."""
+    assert compared_types(kept, declaring(), "precise") == TypesFound(
+        ("no type is declared for id, price, at, data",),
+        {
+            "id": "numeric(20,0)",
+            "price": "numeric(10,2)",
+            "at": "timestamp(3) without time zone",
+            "data": "json",
+        },
+    )
+    some = declaring(at="timestamp(3)", price="decimal(10,2)")
+    found = compared_types(kept, some, "string")
+    assert (found.remarks, found.fails) == (("no type is declared for data",), False)
+    assert found.types == {"at": "timestamp(3)", "price": "decimal(10,2)", "data": "json"}
+    everything = declaring(at="timestamp(3)", price="text", data="jsonb", id="numeric(20,0)")
+    assert compared_types(kept, everything, "precise").remarks == ()
+
+
+def test_a_type_that_is_declared_otherwise_is_told_and_another_scale_fails(kept: TableFacts) -> None:
+    connect_mode = declaring(at="timestamp(6)", price="decimal(10,2)", data="json")
+    found = compared_types(kept, connect_mode, "string")
+    assert found.remarks == ("at is declared timestamp(6) and is timestamp(3) without time zone",)
+    assert not found.fails
+    found = compared_types(kept, declaring(at="timestamp(3)", price="money(4)", data="json"), "auto")
+    assert found.fails
+    assert found.remarks[1:] == ("price is declared money(4) and is numeric(10,2)",)
+    assert found.remarks[0].startswith("id: whole decimals are kept as they come")
 
 
 def test_a_table_that_is_not_there_is_none(source: EmbeddedPostgres, deadline: Deadline) -> None:

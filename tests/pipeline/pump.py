@@ -157,6 +157,8 @@ class Log:
     #: Beyond the last record where markers follow it.
     ends: Counter[Partition] = field(default_factory=Counter)
     committed: dict[Partition, int] = field(default_factory=dict)
+    #: The identities of the topics' logs; ``id of TOPIC`` else.
+    ids: dict[str, str] = field(default_factory=dict)
 
     def append(
         self, *changes: Change | None, to: Partition = FIRST, hole: int = 0, key: bytes = b"key"
@@ -197,7 +199,8 @@ class LogSource:
     def assign(self, *partitions: Partition) -> None:
         for partition in partitions:
             self._seek(partition, self._log.committed.get(partition, 0))
-        self._listener.on_assigned({partition: f"id of {partition[0]}" for partition in partitions})
+        ids = {topic: self._log.ids.get(topic, f"id of {topic}") for topic, _ in partitions}
+        self._listener.on_assigned({partition: ids[partition[0]] for partition in partitions})
 
     def revoke(self, *partitions: Partition) -> None:
         self._listener.on_revoked(partitions)

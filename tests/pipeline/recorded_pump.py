@@ -19,6 +19,7 @@ from vectide.ports import (
     CollectionSpec,
     Completion,
     Deadline,
+    Embeddings,
     Letter,
     Partition,
     Scannable,
@@ -153,6 +154,18 @@ class Letters:
         pass
 
 
+class CountingEmbedder(HashingEmbedder):
+    """Remembers the texts that it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(dimensions=DIMENSIONS)
+        self.sold: list[str] = []
+
+    def embed(self, texts: Sequence[str], deadline: Deadline) -> Embeddings:
+        self.sold += texts
+        return super().embed(texts, deadline)
+
+
 class Pump:
     """One run over records that ends when everything is settled."""
 
@@ -168,7 +181,7 @@ class Pump:
         self.source = RecordedSource(records, self._clock)
         self.store = MemoryStore() if store is None else store
         self.letters = Letters()
-        self._embedder = HashingEmbedder(dimensions=DIMENSIONS)
+        self._embedder = CountingEmbedder()
         self.store.prepare(CollectionSpec(mapping.collection, DIMENSIONS, self._embedder.space), self._soon())
         silent = Silent()
         parts = Parts(
@@ -195,6 +208,11 @@ class Pump:
             if self.source.committed == self.source.ends:
                 return
         raise AssertionError(f"stuck at {self.source.committed} of {self.source.ends}")
+
+    @property
+    def sold(self) -> list[str]:
+        """The texts that were embedded."""
+        return self._embedder.sold
 
     @property
     def tally(self) -> Counter[str]:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,13 @@ class Shop:
     def upsert(self, id_: int, name: str, op: str = "c", **columns: Any) -> Record:
         row = {"id": id_, "name": name, "description": None, "category": "misc", "in_stock": True, **columns}
         return self._event(id_, {"before": None, "after": row, "op": op})
+
+    def of_table(self, schema: str, table: str, **columns: Any) -> Record:
+        """An insert of another table, which came to this topic under its own name."""
+        record = self.upsert(1, "routed", **columns)
+        value = json.loads(record.value or b"")
+        value["source"] |= {"schema": schema, "table": table}
+        return replace(record, value=json.dumps(value).encode())
 
     def delete(self, id_: int) -> Record:
         return self._event(id_, {"before": {"id": id_}, "after": None, "op": "d"})

@@ -126,6 +126,48 @@ def test_check_looks_at_the_source_and_prints_the_sql_that_mends_it(vectide: Vec
     assert "VECTIDE_SOURCE__DSN: must start with postgresql://" in vectide(other, "check").err
 
 
+def test_check_finds_the_table_of_a_renamed_topic_and_prints_the_types_that_it_lacks(
+    vectide: Vectide, shop: Shop
+) -> None:
+    """A transform may call a topic anything; the events say which table they are of."""
+    name = f"Stock{shop.number}"
+    with psycopg.connect(shop.postgres.dsn) as link:
+        columns = "id int PRIMARY KEY, name text, price numeric(10,2), day date, copies numeric(9,0)"
+        link.execute(f'CREATE TABLE public."{name}" ({columns})'.encode())
+    tables = shop.tables(embed={"columns": ["name"]}, metadata=["price", "day", "copies"])
+    environment = shop.environment(VECTIDE_SOURCE__DSN=shop.postgres.tcp_dsn, VECTIDE_TABLES=tables)
+    at_source, at_types = f"source of {shop.table}", f"types of {shop.table}"
+    ran = vectide(environment, "check", "--json")
+    assert "the source has no table public.products" in detail(ran, at_source)
+    assert (results(ran)[at_source], at_types in results(ran)) == ("failed", False)
+    shop.produce(shop.of_table("public", name, price="12.50", day=0, copies="12"))
+    ran = vectide(environment, "check", "--json")
+    assert f"public.{name}, key id" in detail(ran, at_source)
+    told = "no type is declared for price, day; copies: whole decimals are kept as they come"
+    assert told in detail(ran, at_types)
+    (advice,) = [check["advice"] for check in ran.json["checks"] if check["name"] == at_types]
+    assert advice == 'types: {price: "numeric(10,2)", day: date}'
+    declared = json.loads(tables)
+    declared[shop.table]["types"] = {"price": "numeric(10,2)", "day": "date"}
+    environment |= {"VECTIDE_TABLES": json.dumps(declared), "VECTIDE_CODEC__DECIMALS": "string"}
+    assert detail(vectide(environment, "check", "--json"), at_types) == "those of the source are declared -> "
+    declared[shop.table]["types"]["price"] = "numeric(10,3)"
+    ran = vectide(environment | {"VECTIDE_TABLES": json.dumps(declared)}, "check", "--json")
+    assert results(ran)[at_types] == "failed"
+    assert "price is declared numeric(10,3) and is numeric(10,2)" in detail(ran, at_types)
+
+
+def test_check_asks_flattened_events_of_a_renamed_topic_to_name_their_table(
+    vectide: Vectide, shop: Shop
+) -> None:
+    shop.produce(shop.raw(b'{"id": 0, "name": "n", "description": "", "category": "", "in_stock": true}'))
+    ran = vectide(shop.environment(VECTIDE_SOURCE__DSN=shop.postgres.tcp_dsn), "check", "--json")
+    title = f"source of {shop.table}"
+    assert results(ran)[title] == "ok"
+    assert "the events do not say which table they are of" in detail(ran, title)
+    assert "add.fields=source.schema,source.table" in detail(ran, title)
+
+
 def test_what_init_writes_is_what_check_and_run_read(vectide: Vectide, shop: Shop, tmp_path: Path) -> None:
     name = f"books{shop.number}"
     with psycopg.connect(shop.postgres.dsn) as link:

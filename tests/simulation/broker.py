@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -36,6 +37,10 @@ def place_of(record: Record) -> Place:
     return (record.topic, record.partition, record.offset)
 
 
+def _offset(stored: tuple[float, Record]) -> int:
+    return stored[1].offset
+
+
 def log_of(topic: str) -> str:
     """The identity of the topic's log, as a broker would tell it."""
     return f"id of {topic}"
@@ -52,6 +57,7 @@ class SimBroker:
         partitions = [(topic, p) for topic, count in PARTITIONS.items() for p in range(count)]
         self.logs: dict[Partition, list[tuple[float, Record]]] = {partition: [] for partition in partitions}
         self.ends: dict[Partition, int] = dict.fromkeys(partitions, 0)
+        self._there: dict[Partition, int] = dict.fromkeys(partitions, 0)
         #: In the order in which they were produced.
         self.changes: dict[Place, Change | None] = {}
         #: What the events leave out, too.
@@ -67,6 +73,8 @@ class SimBroker:
             self.changes[place_of(record)] = event.change
             self.whole[place_of(record)] = event.whole or {}
             self.ends[partition] = record.offset + 1 + event.hole
+        for moment_s in {event.at_s + START_S for event in events}:
+            clock.at(moment_s, clock.stir)
 
     def decode(self, record: Record) -> Change:
         """The codec of this world."""
@@ -97,15 +105,25 @@ class SimBroker:
     def read(self, partition: Partition, offset: int, limit: int) -> tuple[list[Record], bool]:
         """Arrived records from ``offset`` on, and whether they reach the end of the log."""
         log = self.logs[partition]
-        found = [record for at_s, record in log if record.offset >= offset and at_s <= self._clock.now_s]
-        whole = not log or log[-1][0] <= self._clock.now_s
-        return found[:limit], whole and len(found) <= limit
+        first = bisect_left(log, offset, key=_offset)
+        found = log[first : self._arrived(partition)]
+        whole = self._arrived(partition) == len(log)
+        return [record for _, record in found[:limit]], whole and len(found) <= limit
 
     def end_now(self, partition: Partition) -> int:
         """The end of the log as it is at this moment: the last holes come with the last record."""
-        log = self.logs[partition]
-        arrived = [record.offset + 1 for at_s, record in log if at_s <= self._clock.now_s]
-        return self.ends[partition] if len(arrived) == len(log) else max(arrived, default=0)
+        log, arrived = self.logs[partition], self._arrived(partition)
+        if arrived == len(log):
+            return self.ends[partition]
+        return log[arrived - 1][1].offset + 1 if arrived else 0
+
+    def _arrived(self, partition: Partition) -> int:
+        """How many records of the partition there are by now."""
+        log, arrived = self.logs[partition], self._there[partition]
+        while arrived < len(log) and log[arrived][0] <= self._clock.now_s:
+            arrived += 1
+        self._there[partition] = arrived
+        return arrived
 
 
 class SimSource:
@@ -144,7 +162,8 @@ class SimSource:
         self._report_ends()
         records = self._take(max_records)
         end_s = self._clock.now_s + timeout_s
-        while not records and self._clock.now_s < end_s:
+        self._clock.stirred = False
+        while not records and self._clock.now_s < end_s and not self._clock.stirred:
             due = self._clock.next_s()
             self._clock.advance_to(min(end_s, max(due, self._clock.now_s) if due is not None else end_s))
             records = self._take(max_records)

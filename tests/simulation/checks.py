@@ -76,8 +76,9 @@ class Watch:
         world.provider.watch = self._texts_sent
         world.store.watch = self._row_written
         world.store.changed = self._row_changed
+        self._histories = self._fold()
         self._leaves: Mapping[Place, Leaves] = {
-            place: leaves for history in self._histories().values() for place, leaves in history
+            place: leaves for history in self._histories.values() for place, leaves in history
         }
 
     def follow(self, stream: Stream, telemetry: SimTelemetry, dead_in_a_row: int) -> None:
@@ -303,7 +304,7 @@ class Watch:
         points: dict[Row, list[Stored]] = {}
         for point in sorted(self._scan(), key=lambda point: point.chunk):
             points.setdefault(point.row, []).append(point)
-        histories = self._histories()
+        histories = self._histories
         dead = {place_of(letter.record) for letter in self._world.broker.dead}
         for row, history in histories.items():
             held = points.pop(row, [])
@@ -327,7 +328,7 @@ class Watch:
             for point in inner.scan(mapping.collection, None, 10**6, SOON, vectors=True)[0]
         ]
 
-    def _histories(self) -> dict[Row, History]:
+    def _fold(self) -> dict[Row, History]:
         """As if no event had left anything out: what is made up for it must come to the same."""
         folds = {topic: Fold(mapping) for topic, mapping in TABLES.items()}
         histories: dict[Row, History] = {}

@@ -10,6 +10,7 @@ from typing import Any
 from vectide.ports import AdapterError, Completion, Deadline
 
 START_S = 1000.0
+LOOKS_EVERY_S = 0.02
 
 
 class SimClock:
@@ -19,6 +20,8 @@ class SimClock:
         self.now_s = START_S
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
+        #: Something has happened that a waiting process would notice soon.
+        self.stirred = False
 
     def monotonic(self) -> float:
         return self.now_s
@@ -29,6 +32,10 @@ class SimClock:
     def at(self, moment_s: float, happen: Callable[[], None]) -> None:
         self._count += 1
         heapq.heappush(self._agenda, (moment_s, self._count, happen))
+
+    def stir(self) -> None:
+        """Whoever waits looks up."""
+        self.stirred = True
 
     def next_s(self) -> float | None:
         return self._agenda[0][0] if self._agenda else None
@@ -52,6 +59,8 @@ class SimExecutor:
         self._pending: list[Callable[[], None]] = []
         #: Told of every call, by the name of its pool.
         self.watch: Callable[[str], None] = lambda pool: None
+        #: When the process has something to do by itself.
+        self.due_s: Callable[[], float | None] = lambda: None
 
     def submit(self, pool: str, call: Callable[[], Any], done: Callable[[Completion], None]) -> None:
         def apply() -> None:
@@ -90,15 +99,30 @@ class SimExecutor:
         return wake
 
     def completed(self, wait_s: float) -> Sequence[Completion]:
-        self._clock.advance_to(self._clock.now_s)
-        end_s = self._clock.now_s + wait_s
-        while not self._finished and (due := self._clock.next_s()) is not None and due <= end_s:
-            self._clock.advance_to(due)
-        if not self._finished:
-            self._clock.advance_to(end_s)
+        clock = self._clock
+        clock.advance_to(clock.now_s)
+        if not self._finished and wait_s:
+            self._wait(clock.now_s + wait_s)
         finished, self._finished = self._finished, []
-        self._rng.shuffle(finished)
+        if len(finished) > 1:
+            self._rng.shuffle(finished)
         return finished
+
+    def _wait(self, end_s: float) -> None:
+        """For a result, or until there is something else to do: a process that looks every few milliseconds
+        would find it then, and nothing in between."""
+        clock = self._clock
+        due_s = self.due_s()
+        if due_s is not None:
+            # What is due and cannot be done yet waits for a result.
+            end_s = min(end_s, due_s if due_s > clock.now_s else clock.now_s + LOOKS_EVERY_S)
+        clock.stirred = False
+        while not self._finished and not clock.stirred:
+            next_s = clock.next_s()
+            if next_s is None or next_s > end_s:
+                clock.advance_to(end_s)
+                return
+            clock.advance_to(next_s)
 
     def close(self, deadline: Deadline) -> None:
         pass

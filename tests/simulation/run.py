@@ -91,6 +91,7 @@ class Run:
         world.broker.learned.clear()
         self._executor = SimExecutor(self.clock, self._rng)
         self._executor.watch = self._count_call
+        self._executor.due_s = lambda: self.stream.stations.due_s()
         parts = Parts(
             world.source,
             world.broker.decode,
@@ -126,7 +127,8 @@ class Run:
             grace_s=GRACE_S,
             halt_probe_s=0.5,
             reread=limits,
-            busy_wait_s=0.01,
+            idle_wait_s=0.2,
+            busy_wait_s=0.5,
             incomplete_patience_s=0.3,
             move_patience_s=0.3,
             failures=FailurePolicy(backoff_first_s=0.01, backoff_max_s=0.5, probe_s=0.5),
@@ -134,6 +136,7 @@ class Run:
         )
 
     def _strike(self, what: str) -> None:
+        self.clock.stir()
         match what:
             case "crash":
                 self._crashed = True

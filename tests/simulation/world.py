@@ -346,6 +346,7 @@ def _switch(world: World, what: str, *, on: bool) -> Callable[[], None]:
 
 
 def _set(world: World, what: str, on: bool) -> None:
+    world.clock.stir()
     part, name = {
         "provider_down": (world.provider, "down"),
         "provider_refuses": (world.provider, "refuses"),

@@ -124,7 +124,15 @@ TYPED = [
         template=Template.of_columns(["a"]),
         types=tuple((column, name) for column in ("id", "a", "b", "value")),
     )
-    for name in (*TYPE_NAMES, "decimal(10,2)", "decimal(5,0)", "timestamp(9)", "date[]", "bit(9)")
+    for name in (
+        *(name for name in TYPE_NAMES if name != "money"),
+        "money(4)",
+        "decimal(10,2)",
+        "decimal(5,0)",
+        "timestamp(9)",
+        "date[]",
+        "bit(9)",
+    )
 ]
 KEYED = TableMapping("docs", "t", "docs", Template.of_columns(["a"]), key=("id", "a"))
 

@@ -9,7 +9,7 @@ from tests.recorded import read, table_of
 
 from vectide.codecs.debezium import UNAVAILABLE
 from vectide.codecs.debezium_json import DebeziumJson
-from vectide.core.model import Change, DecodeError, Deleted, Ignored, Record, Row, Upserted
+from vectide.core.model import Change, DecodeError, Deleted, Ignored, Record, Row, SourcePosition, Upserted
 
 SOURCE = {"connector": "postgresql", "ts_ms": 5, "db": "shop", "schema": "public", "table": "docs"}
 ROW = {"id": 1, "title": "hello"}
@@ -521,14 +521,22 @@ MYSQL = {
 
 
 @pytest.mark.parametrize(
-    ("source", "table"), [(SQL_SERVER, "dbo.docs"), (ORACLE, "SHOP.DOCS"), (MYSQL, "shop.docs")]
+    ("source", "table", "server", "order"),
+    [
+        (SQL_SERVER, "dbo.docs", "sqlserver/s/shop", "00000027:00000758:0005"),
+        (ORACLE, "SHOP.DOCS", "oracle/o/ORCLPDB1", "00000000002061cd"),
+        (MYSQL, "shop.docs", "mysql/m/shop/223344/mysql-bin", "000000000000000300000000000001e4"),
+    ],
 )
-def test_envelopes_of_every_relational_connector_are_read_alike(source: dict[str, Any], table: str) -> None:
+def test_envelopes_of_every_relational_connector_are_read_alike(
+    source: dict[str, Any], table: str, server: str, order: str
+) -> None:
+    where = SourcePosition(server, order, 5)
     for op in ("c", "r", "u"):
         value = {**envelope(op), "source": source, "before": ROW, "transaction": None}
-        assert upserted(value) == Upserted({"id": 1}, ROW, op=op, committed_ms=5, table=table)
+        assert upserted(value) == Upserted({"id": 1}, ROW, op=op, committed_ms=5, table=table, source=where)
     change = decode({**envelope("d", after=None, before=ROW), "source": source})
-    assert change == Deleted({"id": 1}, ROW, 5)
+    assert change == Deleted({"id": 1}, ROW, 5, source=where)
 
 
 def test_oracle_lob_placeholders_in_before_do_not_matter() -> None:

@@ -75,6 +75,7 @@ def test_every_variable_can_be_set() -> None:
         "VECTIDE_LIMITS__BYTES_IN_FLIGHT": "64MiB",
         "VECTIDE_LOG__FORMAT": "console",
         "VECTIDE_LOG__LEVEL": "DEBUG",
+        "VECTIDE_CODEC__DECIMALS": "string",
         "VECTIDE_REGISTRY__URL": "http://registry:8081, https://other:8081/",
         "VECTIDE_REGISTRY__FORMAT": "AVRO",
         "VECTIDE_REGISTRY__FRAME": "apicurio-2",
@@ -88,6 +89,7 @@ def test_every_variable_can_be_set() -> None:
     settings = load(environ)
     assert settings.registry.url == "http://registry:8081,https://other:8081"
     assert (settings.registry.format, settings.registry.frame) == ("avro", "apicurio-2")
+    assert settings.codec.decimals == "string"
     assert settings.kafka.bootstrap_servers == "a:1,b:2"
     assert settings.kafka.properties == {"client.id": "me"}
     assert settings.limits.bytes_in_flight == 64 * 2**20

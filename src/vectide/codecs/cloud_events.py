@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vectide.codecs.source_block import NAMES
 from vectide.core.model import Columns, DecodeError, Value
 
 _EXTENSION = "iodebezium"
+#: Where the members of the source block are: attributes have no underscores.
+_ATTRIBUTES = {name: _EXTENSION + name.replace("_", "") for name in NAMES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,7 @@ def read_cloud_event(document: Columns) -> CloudEvent:
         if before is None and after is None:
             raise DecodeError("no_op", "the cloud event has neither an operation nor a row")
         op = "d" if after is None else "u"
-    names = {"ts_ms": "tsms", "db": "db", "schema": "schema", "table": "table", "collection": "collection"}
-    source = {name: document.get(_EXTENSION + attribute) for name, attribute in names.items()}
+    source = {name: document.get(attribute) for name, attribute in _ATTRIBUTES.items()}
     source["ts_ms"] = _integer(source["ts_ms"])
     return CloudEvent(op, before, after, source, schema)
 

@@ -31,6 +31,7 @@ from vectide.codecs.flattened import is_document, is_row, read_row
 from vectide.codecs.json_rows import JsonRows
 from vectide.codecs.json_text import is_wrapped, json_type, refuse, schema_in, without_bom
 from vectide.codecs.logical_types import Typed
+from vectide.codecs.source_block import Source, position_of, source_from, table_of, time_of
 from vectide.core.mapping import TableMapping
 from vectide.core.model import (
     Change,
@@ -39,28 +40,17 @@ from vectide.core.model import (
     Deleted,
     Ignored,
     Record,
+    SourcePosition,
     Truncated,
     Upserted,
     Value,
 )
-
-#: Beyond it a source time is nonsense.
-_MAX_INT64: Final = 2**63 - 1
-
-
-class _Source(msgspec.Struct, gc=False):
-    """The part of ``source`` that vectide reads. Loosely typed: oddities here must not cost the record."""
-
-    ts_ms: Any = None
-    db: Any = None
-    schema: Any = None
-    table: Any = None
-    collection: Any = None
+from vectide.core.readers import Decimals
 
 
 class _Envelope(msgspec.Struct, gc=False):
     op: Any = None
-    source: _Source | None = None
+    source: Source | None = None
     after: Any = None
     #: Left as bytes: rarely needed, and as large as the row.
     before: Raw | UnsetType = UNSET
@@ -101,7 +91,8 @@ class DebeziumJson:
     ``unavailable`` is the connector's ``unavailable.value.placeholder``. With ``lenient_keys`` a Kafka key
     that is not an object counts as null instead of as poison: for tables whose mapping names its key
     columns because a converter spoils the key. ``mapping_of`` finds the table of a topic: its declared types
-    count where a message has none of its own.
+    count where a message has none of its own. ``decimals``: how the connector sends those that are declared
+    as decimals.
     """
 
     def __init__(
@@ -110,8 +101,11 @@ class DebeziumJson:
         *,
         lenient_keys: bool = False,
         mapping_of: Callable[[str], TableMapping | None] = lambda _topic: None,
+        decimals: Decimals = "auto",
     ) -> None:
-        self._rows = JsonRows(unavailable, lenient_keys=lenient_keys, mapping_of=mapping_of)
+        self._rows = JsonRows(
+            unavailable, lenient_keys=lenient_keys, mapping_of=mapping_of, decimals=decimals
+        )
 
     def decode(self, record: Record) -> Change:
         """The change that the record tells. Raises DecodeError, and nothing else, for any other bytes.
@@ -153,14 +147,15 @@ class DebeziumJson:
         return self._change(record, envelope, source, typed, raw)
 
     def _change(
-        self, record: Record, envelope: _Envelope, source: _Source, typed: Typed, raw: bytes
+        self, record: Record, envelope: _Envelope, source: Source, typed: Typed, raw: bytes
     ) -> Change:
-        committed_ms = _time(source.ts_ms)
+        committed_ms = time_of(source)
         match envelope.op.lower() if isinstance(envelope.op, str) else None:
             case "c" | "r" | "u" as op:
                 return self._upserted(record, envelope.after, typed, raw, op, committed_ms, source)
             case "d":
-                return self._deleted(record, self._before(record.topic, envelope, typed, raw), committed_ms)
+                before = self._before(record.topic, envelope, typed, raw)
+                return self._deleted(record, before, committed_ms, position_of(source))
             case "t":
                 return Truncated(committed_ms)
             case "m":
@@ -175,7 +170,7 @@ class DebeziumJson:
         raw: bytes,
         op: str,
         committed_ms: int | None,
-        source: _Source,
+        source: Source,
     ) -> Change:
         if after is None:
             if op == "u" and source.collection is not None:
@@ -191,16 +186,20 @@ class DebeziumJson:
             unavailable,
             op,
             committed_ms,
-            _table(source),
+            table_of(source),
             self._rows.key_in_header(record, OLD_KEY_HEADER) if op == "c" else None,
+            position_of(source),
         )
 
     def _deleted(
-        self, record: Record, before: Columns | None = None, committed_ms: int | None = None
+        self,
+        record: Record,
+        before: Columns | None = None,
+        committed_ms: int | None = None,
+        position: SourcePosition | None = None,
     ) -> Deleted:
-        return Deleted(
-            self._rows.key(record), before, committed_ms, self._rows.key_in_header(record, NEW_KEY_HEADER)
-        )
+        new_key = self._rows.key_in_header(record, NEW_KEY_HEADER)
+        return Deleted(self._rows.key(record), before, committed_ms, new_key, position)
 
     def _before(self, topic: str, envelope: _Envelope, typed: Typed, raw: bytes) -> Columns | None:
         """The row before a delete, None where it cannot be read: the key alone is enough for most."""
@@ -260,7 +259,7 @@ class DebeziumJson:
         if schema is not None:
             typed = self._rows.typed(record.topic, schema, envelope=True)
         before = _raw(document["before"]) if "before" in document else UNSET
-        source = _source(source)
+        source = source_from(source)
         envelope = _Envelope(document["op"], source, document.get("after"), before)
         return self._change(record, envelope, source, typed, raw)
 
@@ -269,7 +268,7 @@ class DebeziumJson:
         typed = self._rows.untyped(record.topic)
         if event.schema is not None:
             typed = self._rows.typed(record.topic, _ENCODE(event.schema), envelope=True)
-        source = _source(event.source)
+        source = source_from(event.source)
         return self._change(
             record, _Envelope(event.op, source, event.after, _raw(event.before)), source, typed, raw
         )
@@ -288,13 +287,14 @@ class DebeziumJson:
         typed = expected.typed if schema is None else self._rows.typed(record.topic, schema, envelope=False)
         columns, unavailable = self._rows.row(record.topic, row.columns, typed, raw)
         if row.deleted:
-            return Deleted(key, columns, row.committed_ms, self._rows.key_in_header(record, NEW_KEY_HEADER))
+            new_key = self._rows.key_in_header(record, NEW_KEY_HEADER)
+            return Deleted(key, columns, row.committed_ms, new_key, row.position)
         if is_signal(columns):
             return Ignored("signal")
         if is_document(document, key):
             columns = dict.fromkeys(expected.columns) | dict(columns)
         old_key = self._rows.key_in_header(record, OLD_KEY_HEADER)
-        return Upserted(key, columns, unavailable, row.op, row.committed_ms, row.table, old_key)
+        return Upserted(key, columns, unavailable, row.op, row.committed_ms, row.table, old_key, row.position)
 
     def _key_or_none(self, record: Record) -> Columns | None:
         try:
@@ -305,17 +305,3 @@ class DebeziumJson:
 
 def _raw(value: Value) -> Raw:
     return Raw(_ENCODE(value))
-
-
-def _source(members: Columns) -> _Source:
-    return _Source(*(members.get(name) for name in _Source.__struct_fields__))
-
-
-def _time(value: Value) -> int | None:
-    return value if type(value) is int and 0 <= value <= _MAX_INT64 else None
-
-
-def _table(source: _Source) -> str:
-    """``schema.table``, ``database.table`` where the source has no schemas, or what is there of it."""
-    names = [source.schema or source.db, source.table or source.collection]
-    return ".".join(name for name in names if isinstance(name, str) and name)

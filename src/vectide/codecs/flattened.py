@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from vectide.core.model import Columns, DecodeError, Record, Value
+from vectide.codecs.source_block import NAMES, Source, position_of, time_of
+from vectide.core.model import Columns, DecodeError, Record, SourcePosition, Value
 
 DELETED: Final = "__deleted"
 _PREFIX: Final = "__"
@@ -30,7 +31,11 @@ _MARKS: Final = frozenset(
         *("ord", "lsid", "txnNumber", "wallTime"),
     )
 )
-_MAX_INT64: Final = 2**63 - 1
+#: Headers that tell what the marks of most rows leave out.
+_CONTEXT: Final = {
+    "__debezium.context.connectorName": "connector",
+    "__debezium.context.connectorLogicalName": "name",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class Flattened:
     op: str
     committed_ms: int | None
     table: str
+    position: SourcePosition | None
 
 
 def is_row(document: Columns, key: Columns | None) -> bool:
@@ -72,7 +78,8 @@ def read_row(document: Columns, record: Record, decode: Callable[[bytes], Value]
             columns[name] = value
     op = _op_of(marks.get("__op"))
     deleted = _is_deleted(marks.get(DELETED)) or op == "d"
-    return Flattened(columns, deleted, op or "u", _time(marks.get("__source_ts_ms")), _table(marks))
+    source = _source(marks, record) if marks else Source()
+    return Flattened(columns, deleted, op or "u", time_of(source), _table(marks), position_of(source))
 
 
 def _is_mark(name: str) -> bool:
@@ -113,10 +120,6 @@ def _op_of(mark: Value) -> str | None:
     return op
 
 
-def _time(mark: Value) -> int | None:
-    return mark if type(mark) is int and 0 <= mark <= _MAX_INT64 else None
-
-
 def _table(marks: Mapping[str, Value]) -> str:
     """``schema.table``, or what the marks tell of it."""
 
@@ -126,3 +129,16 @@ def _table(marks: Mapping[str, Value]) -> str:
 
     table = mark("table", "collection")
     return ".".join(name for name in (mark("schema", "db") if table else "", table) if name)
+
+
+def _source(marks: Mapping[str, Value], record: Record) -> Source:
+    """The source block, as far as the marks tell of it. (``__ts_ms`` is the time of the connector.)"""
+    members: dict[str, Value] = {
+        _CONTEXT[header]: raw.decode("utf-8", "replace")
+        for header, raw in record.headers
+        if raw is not None and header in _CONTEXT
+    }
+    for prefix in ("__", "__source_"):
+        members |= {name: marks[prefix + name] for name in NAMES if prefix + name in marks}
+    members["ts_ms"] = marks.get("__source_ts_ms")
+    return Source(**members)

@@ -15,7 +15,7 @@ from vectide.core.extended_json import read_document, wrapped_key
 from vectide.core.jsontext import MAX_DEPTH
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Columns, DecodeError, Record, Value
-from vectide.core.readers import by_shape
+from vectide.core.readers import Decimals, by_shape
 from vectide.core.types import ColumnType
 
 _ANY: Final = msgspec.json.Decoder()
@@ -38,11 +38,17 @@ class JsonRows:
     :class:`~vectide.codecs.debezium_json.DebeziumJson`."""
 
     def __init__(
-        self, unavailable: str, *, lenient_keys: bool, mapping_of: Callable[[str], TableMapping | None]
+        self,
+        unavailable: str,
+        *,
+        lenient_keys: bool,
+        mapping_of: Callable[[str], TableMapping | None],
+        decimals: Decimals,
     ) -> None:
         self._unavailable = Unavailable(unavailable)
         self._lenient_keys = lenient_keys
         self._mapping_of = mapping_of
+        self._decimals = decimals
         self._types = ColumnTypes()
         self._expected: dict[str, Expected] = {}
         self._declared: dict[str, Typed] = {}
@@ -95,8 +101,9 @@ class JsonRows:
             mapping = self._mapping_of(topic)
             known = _NOTHING
             if mapping is not None:
-                typed = {name: column.read for name, column in mapping.column_types.items()}
-                known = Expected(mapping.column_types, typed, mapping.mapped_columns)
+                declared = mapping.column_types(self._decimals)
+                typed = {name: column.read for name, column in declared.items()}
+                known = Expected(declared, typed, mapping.mapped_columns)
             self._expected[topic] = known
             self._declared[topic] = known.typed
         return known

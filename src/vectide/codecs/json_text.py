@@ -15,6 +15,7 @@ class _Wrapped(msgspec.Struct, gc=False):
 
 
 _WRAPPED: Final = msgspec.json.Decoder(_Wrapped)
+_ANY: Final = msgspec.json.Decoder()
 
 
 def is_wrapped(document: Value) -> bool:
@@ -24,6 +25,15 @@ def is_wrapped(document: Value) -> bool:
         return False
     schema = document["schema"]
     return schema is None or (isinstance(schema, dict) and "type" in schema)
+
+
+def has_schema(raw: bytes) -> bool:
+    """Whether the bytes are a message with a schema."""
+    try:
+        document = _ANY.decode(without_bom(raw))
+    except ValueError:
+        return False
+    return is_wrapped(document) and document["schema"] is not None
 
 
 def schema_in(raw: bytes) -> bytes:

@@ -18,6 +18,7 @@ from vectide.codecs.framing import Frame, Framed, framed_parts
 from vectide.codecs.json_schema_types import JsonSchema
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, DecodeError, Record
+from vectide.core.readers import Decimals
 from vectide.ports import RegisteredSchema, SchemaFormat, SchemaId, SchemaMissing
 
 #: Schemas that are kept ready to read with. The one that was learned first goes first.
@@ -33,8 +34,8 @@ class RegistryCodec:
     """Decodes framed records. Implements :class:`vectide.ports.SchemaCodec`; one instance serves one thread.
 
     ``frame`` is what a leading zero byte announces. ``format`` is the language of schemas of which the
-    registry does not tell it; ``auto``: they tell by their looks. ``unavailable``, ``lenient_keys``
-    and ``mapping_of`` are those of :class:`~vectide.codecs.debezium_json.DebeziumJson`.
+    registry does not tell it; ``auto``: they tell by their looks. ``unavailable``, ``lenient_keys``,
+    ``mapping_of`` and ``decimals`` are those of :class:`~vectide.codecs.debezium_json.DebeziumJson`.
     """
 
     def __init__(
@@ -45,10 +46,13 @@ class RegistryCodec:
         unavailable: str = UNAVAILABLE,
         lenient_keys: bool = False,
         mapping_of: Callable[[str], TableMapping | None] = lambda _topic: None,
+        decimals: Decimals = "auto",
     ) -> None:
         self._frame = Frame(frame)
         self._format = None if format == "auto" else SchemaFormat(format)
-        self._json = DebeziumJson(unavailable, lenient_keys=lenient_keys, mapping_of=mapping_of)
+        self._json = DebeziumJson(
+            unavailable, lenient_keys=lenient_keys, mapping_of=mapping_of, decimals=decimals
+        )
         self._lenient_keys = lenient_keys
         self._schemas: dict[SchemaId, _Reader | DecodeError] = {}
 

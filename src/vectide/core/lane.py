@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from vectide.core.completion import completed
 from vectide.core.mapping import TableMapping
-from vectide.core.model import Deleted, Position, Record, Row, Upserted
+from vectide.core.model import Deleted, Position, Record, Row, SourcePosition, Upserted
 from vectide.core.tracker import Tracker
 
 
@@ -99,8 +99,9 @@ class Lane:
             committed=self.committed,
         )
 
-    def position_of(self, record: Record) -> Position:
-        return Position(self.log, record.partition, record.offset)
+    def position_of(self, record: Record, source: SourcePosition | None = None) -> Position:
+        """Where the record stands; ``source``: as its change tells."""
+        return Position(self.log, record.partition, record.offset, source)
 
 
 @dataclass(eq=False, slots=True)
@@ -202,7 +203,7 @@ def merge(entries: Sequence[Entry]) -> Merged:
             moved_here = None
         change = following if earlier.before_dead else _follow(change, following)
     last = entries[-1]
-    position = last.lane.position_of(last.record)
+    position = last.lane.position_of(last.record, last.change.source)
     return Merged(change, position, fresh, last.before_dead, len(entries) - 1, moved_here)
 
 

@@ -30,6 +30,7 @@ from vectide.core.model import (
     canonical_json,
     short_hash,
 )
+from vectide.core.readers import Decimals
 from vectide.core.render import RENDERER_VERSION, is_blank, render_value
 from vectide.core.softdelete import SoftDelete as SoftDelete
 from vectide.core.softdelete import is_zero
@@ -155,10 +156,9 @@ class TableMapping:
         ways = [way for way in self.on_incomplete if way in ("stored", "reread")]
         return ways[:1] == ["reread"]
 
-    @cached_property
-    def column_types(self) -> Mapping[str, ColumnType]:
-        """The declared types, by column."""
-        return {name: parse_type(text) for name, text in self.types}
+    def column_types(self, decimals: Decimals = "auto") -> Mapping[str, ColumnType]:
+        """The declared types, by column; ``decimals`` is how the connector sends decimals."""
+        return {name: parse_type(text, decimals) for name, text in self.types}
 
     @cached_property
     def layout(self) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import cached_property
 from json.encoder import encode_basestring
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 #: A decoded column value: what JSON can say (numbers stay exact), nothing else.
 Value = Any
@@ -128,33 +128,67 @@ class Order(Enum):
     UNKNOWN = "unknown"
 
 
+class SourcePosition(NamedTuple):
+    """Where a change stands in the log of its source: the source's own order.
+
+    ``server``: whose log, as far as events tell it. ``order`` sorts as text, in the order of commits.
+    ``committed_ms``: when it was committed (ms since the epoch).
+    """
+
+    server: str
+    order: str
+    committed_ms: int
+
+    def is_before(self, other: SourcePosition) -> bool:
+        """Whether order and time of the same server's log both say so.
+
+        Neither is believed alone: a server that was restored, or that took over, may count from anywhere, and
+        clocks may be wrong.
+        """
+        return (
+            self.server == other.server
+            and self.order < other.order
+            and self.committed_ms < other.committed_ms
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a change stands in a log. ``log`` is the topic's id where the broker tells it, else its name.
+    """Where a change stands in a log of Kafka's. ``log`` is the topic's id where the broker tells it, else
+    its name. ``source``: where it stands in the log of its source, None when the event does not tell.
 
-    Comparable for one row only: within one partition of one log the offset decides; across logs or
-    partitions the order is unknown (design: "position").
+    Comparable for one row only. Within one partition of one log the offset decides. Across logs or
+    partitions that Kafka gives no order, the source's own order does, where it is certain.
     """
 
     log: str
     partition: int
     offset: int
+    source: SourcePosition | None = None
 
     def relation_to(self, other: Position) -> Order:
-        """``OLDER`` when this position comes before ``other`` in the same log, and so on."""
-        if (self.log, self.partition) != (other.log, other.partition):
-            return Order.UNKNOWN
+        """``OLDER`` when this position certainly comes before ``other``, and so on."""
+        if self.log != other.log or self.partition != other.partition:
+            return _relation(self.source, other.source)
         if self.offset == other.offset:
             return Order.SAME
         return Order.OLDER if self.offset < other.offset else Order.NEWER
 
     def before(self) -> Position:
-        """The position right before this one."""
-        return replace(self, offset=self.offset - 1)
+        """The position right before this one; nothing tells where in its source's log that is."""
+        return replace(self, offset=self.offset - 1, source=None)
 
     def before_all(self) -> Position:
         """The position before every record of this one's partition: nothing of it has been applied."""
         return replace(self, offset=-1)
+
+
+def _relation(one: SourcePosition | None, other: SourcePosition | None) -> Order:
+    if one is None or other is None:
+        return Order.UNKNOWN
+    if one.is_before(other):
+        return Order.OLDER
+    return Order.NEWER if other.is_before(one) else Order.UNKNOWN
 
 
 # --- changes --------------------------------------------------------------------------------------------
@@ -166,7 +200,8 @@ class Upserted:
 
     ``columns`` lacks the names in ``unavailable``: the source did not send their (unchanged) value.
     ``key`` is None when the Kafka key was null; the mapping may then find the key among the columns.
-    ``committed_ms`` is when the source committed it (ms since the epoch), None when the event does not say.
+    ``committed_ms`` is when the source committed it (ms since the epoch), ``source`` where that stands in the
+    source's log; None when the event does not say.
     """
 
     key: Columns | None
@@ -176,6 +211,7 @@ class Upserted:
     committed_ms: int | None = None
     table: str = ""
     old_key: Columns | None = None
+    source: SourcePosition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +222,7 @@ class Deleted:
     columns: Columns | None = None
     committed_ms: int | None = None
     new_key: Columns | None = None
+    source: SourcePosition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +323,8 @@ class Stamp:
             "metadata": self.metadata_hash,
             "position": [self.position.log, self.position.partition, self.position.offset],
         }
+        if self.position.source is not None:
+            payload["source"] = list(self.position.source)
         if self.open:
             payload["open"] = True
         if self.stale:
@@ -303,13 +342,16 @@ class Stamp:
                 "run the newer vectide again"
             )
         log, partition, offset = payload["position"]
+        source = payload.get("source")
         return cls(
             space=payload["space"],
             layout=payload["layout"],
             chunks=tuple(payload["chunks"]),
             columns=dict(payload["columns"]),
             metadata_hash=payload["metadata"],
-            position=Position(log, int(partition), int(offset)),
+            position=Position(
+                log, int(partition), int(offset), None if source is None else SourcePosition(*source)
+            ),
             open=bool(payload.get("open", False)),
             stale=bool(payload.get("stale", False)),
             ahead=bool(payload.get("ahead", False)),

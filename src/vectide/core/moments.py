@@ -89,10 +89,12 @@ def moment_of(text: str) -> str:
     return text if nanos is None else timestamp_text(nanos, NANOS) + "Z"
 
 
-def timestamp_of(text: str) -> str:
+def timestamp_of(text: str, *, keep_zone: bool = False) -> str:
     """The spelling of a timestamp without zone, which some converters write as if it were in UTC; a text
-    that is none is returned as it is."""
+    that is none is returned as it is. ``keep_zone``: one with a zone is spelt as :func:`moment_of` does."""
     match = _TIMESTAMP_TEXT.fullmatch(text)
+    if keep_zone and match is not None and match["zone"] is not None:
+        return moment_of(text)
     nanos = None if match is None else _nanos_of(match)
     return text if nanos is None else timestamp_text(nanos, NANOS)
 

@@ -12,7 +12,7 @@ import base64
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Final, NoReturn
+from typing import Final, Literal, NoReturn
 from uuid import UUID
 
 from vectide.core.geometry import geometry_text
@@ -21,6 +21,10 @@ from vectide.core.model import DecodeError, Value
 from vectide.core.render import render_value
 
 Reader = Callable[[Value], Value]
+
+#: How a connector sends decimals, where a message does not tell: its ``decimal.handling.mode``. ``auto``: by
+#: what arrives.
+Decimals = Literal["auto", "precise", "string", "double"]
 
 #: PostgreSQL's numeric has at most 16,383 digits after the point. A forged scale must not fill the memory.
 MAX_SCALE: Final = 16_383
@@ -73,24 +77,26 @@ def encoded_decimal(scale: Value) -> Reader:
     return read
 
 
-def decimal(scale: int, precision: int | None = None) -> Reader:
-    """Reads decimals of this scale in whatever of Debezium's modes they come: encoded, as text, as number.
+def decimal(scale: int, precision: int | None = None, mode: Decimals = "auto") -> Reader:
+    """Reads decimals of this scale as the mode says that they come: encoded, as text, as number.
 
     There is a point in the text of every decimal that has a scale. Digits alone may be base64 too, of another
-    number; where the precision (None: unknown) does not tell either, they are refused.
+    number; where neither the mode nor the precision (None: unknown) tells, they are refused.
     """
 
     def read(value: Value) -> Value:
         if not isinstance(value, str):
             return decimal_text(value, scale) if isinstance(value, bytes) else _number_text(value, scale)
-        decoded = None if "." in value else decimal_text(value, scale)
+        decoded = None if "." in value or mode in ("string", "double") else decimal_text(value, scale)
+        if mode == "precise":
+            return refuse("an encoded decimal") if decoded is None else decoded
         if decoded is not None and (scale > 0 or not _DIGITS.fullmatch(value)):
             return decoded
         if decoded is not None and not _is_longer(decoded, precision):
             raise DecodeError(
                 "bad_value",
-                "digits that may also be the base64 of another number: where the connector sends decimals as "
-                "text (decimal.handling.mode=string), declare the column as text",
+                "digits that may also be the base64 of another number: set VECTIDE_CODEC__DECIMALS to the "
+                "connector's decimal.handling.mode",
             )
         if _PLAIN_NUMBER.fullmatch(value):
             return _padded(value, scale)
@@ -114,6 +120,15 @@ def variable_decimal(value: Value) -> Value:
 def floating(value: Value) -> Value:
     """Reads the texts that stand for numbers which JSON cannot say."""
     return _FLOATS.get(value, value) if isinstance(value, str) else value
+
+
+def unsigned(value: Value) -> Value:
+    """Reads MySQL's unsigned 64 bits: a number that has come out negative, or base64
+    (``bigint.unsigned.handling.mode=precise``)."""
+    if type(value) is int:
+        return value + 2**64 if -(2**63) <= value < 0 else value
+    text = decimal_text(value, 0)
+    return refuse("an unsigned integer") if text is None else text
 
 
 def boolean(value: Value) -> Value:
@@ -175,6 +190,12 @@ def bits(length: Value) -> Reader:
         return format(int.from_bytes(raw, "little"), f"0{width}b")
 
     return read
+
+
+def bit(value: Value) -> Value:
+    """Reads a bit string of one digit, which connectors send as boolean."""
+    raw = bytes_of(value)
+    return boolean(value) if raw is None or len(raw) > 1 else raw not in (b"", b"\0")
 
 
 def geometry(value: Value) -> Value:

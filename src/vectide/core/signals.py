@@ -130,6 +130,14 @@ ROWS_PURGED: Final = Metric(
     "Rows removed because their source table was truncated.",
     ("table",),
 )
+POSITION_BREAKS: Final = Metric(
+    "vectide_position_breaks_total",
+    "counter",
+    "Changes whose position does not continue that of their row's last one, by reason: topic (another one, "
+    "perhaps of the same name), partition (another one), source (restored, or replaced by another server). "
+    "They are not dropped for it.",
+    ("table", "reason"),
+)
 FRESHNESS: Final = Metric(
     "vectide_freshness_seconds",
     "histogram",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from vectide.core.mapping import TableMapping
+from vectide.core.readers import Decimals
+from vectide.core.types import ColumnType, parse_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,3 +218,57 @@ def _grant_findings(table: TableFacts, server: ServerFacts) -> Iterator[Finding]
             f"GRANT USAGE ON SCHEMA {quoted(table.schema)} TO {quoted(role)}; "
             f"GRANT SELECT ON {table.sql} TO {quoted(role)};",
         )
+
+
+# --- types ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TypesFound:
+    """How the types that a mapping declares compare with the source's. ``remarks`` has a phrase for each kind
+    of difference; ``types`` is what the table should declare. ``fails``: values would be read wrong."""
+
+    remarks: tuple[str, ...]
+    types: Mapping[str, str]
+    fails: bool = False
+
+
+def compared_types(table: TableFacts, mapping: TableMapping, decimals: Decimals) -> TypesFound:
+    """The declared types beside the source's, for events that do not tell theirs.
+
+    A column may be declared otherwise with reason (a mode of the connector, JSON in a text), which is only
+    remarked; decimals of another scale cannot be right.
+    """
+    declared = mapping.column_types()
+    types = dict(mapping.types)
+    undeclared: list[str] = []
+    whole: list[str] = []
+    different: list[str] = []
+    wrong: list[str] = []
+    for name in dict.fromkeys([*(mapping.key or table.primary_key), *mapping.mapped_columns]):
+        told = table.by_name[name].declared if name in table.by_name else None
+        if told is None:
+            continue
+        source, given = parse_type(told), declared.get(name)
+        if given is None and is_whole(source) and decimals != "precise":
+            whole.append(name)
+        elif given is None:
+            undeclared.append(name)
+            types[name] = told
+        elif given.meaning != source.meaning and not (source.is_decimal and given.meaning == "text"):
+            (wrong if source.is_decimal and given.is_decimal else different).append(
+                f"{name} is declared {given.name} and is {told}"
+            )
+            types[name] = told
+    remarks = [f"no type is declared for {', '.join(undeclared)}"] if undeclared else []
+    if whole and decimals == "auto":
+        remarks.append(
+            f"{', '.join(whole)}: whole decimals are kept as they come, which is right unless "
+            "decimal.handling.mode is precise; VECTIDE_CODEC__DECIMALS says which it is"
+        )
+    return TypesFound((*remarks, *wrong, *different), types, fails=bool(wrong))
+
+
+def is_whole(declared: ColumnType) -> bool:
+    """Whether these are decimals without digits after the point: the digits of one may be base64 as well."""
+    return declared.meaning.startswith("decimal 0")

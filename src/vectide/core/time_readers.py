@@ -11,8 +11,12 @@ from vectide.core.model import DecodeError, Value
 from vectide.core.readers import Reader, refuse
 
 _INT64: Final = range(-(2**63), 2**63)
-#: The longest time that any source has, MySQL's 838:59:59. Beyond, the unit is a smaller one than assumed.
-_MAX_TIME_S: Final = 839 * 3600
+#: The longest time that any source has: MySQL's 838:59:59, which comes as microseconds; elsewhere a day.
+#: Beyond, the unit is a smaller one than assumed.
+_MAX_TIME_S: Final = {1_000_000: 839 * 3600}
+_DAY_S: Final = 24 * 3600
+#: The days that a date may be counted in; Oracle's come as milliseconds.
+_INT32: Final = range(-(2**31), 2**31)
 
 #: PostgreSQL's infinite dates as Debezium sends them, in snapshots and in streams. None is a possible date.
 _INFINITE_DAYS: Final = {
@@ -45,17 +49,22 @@ def date(value: Value) -> Value:
             text, text
         )
     days = _integer(value, "a date")
+    if days not in _INT32:
+        raise DecodeError(
+            "bad_value", "a date in another unit than days: declare Oracle's date as timestamp(3)"
+        )
     return _INFINITE_DAYS.get(days) or moments.date_text(days)
 
 
 def time(per_second: int) -> Reader:
     """Reads a time in such parts of a second, or ISO text."""
+    longest = _MAX_TIME_S.get(per_second, _DAY_S) * per_second
 
     def read(value: Value) -> Value:
         if isinstance(value, str):
             return moments.time_of(value, zoned=False)
         ticks = _integer(value, "a time")
-        if abs(ticks) > _MAX_TIME_S * per_second:
+        if abs(ticks) > longest:
             raise DecodeError(
                 "bad_value",
                 "a time in a smaller unit than its declared precision says: declare time(6) for microseconds,"
@@ -67,12 +76,22 @@ def time(per_second: int) -> Reader:
 
 
 def timestamp(per_second: int) -> Reader:
-    """Reads a timestamp without zone in such parts of a second since 1970, or ISO text."""
+    """Reads a timestamp without zone in such parts of a second since 1970, or ISO text, whose zone does not
+    count: some modes of the connector add one."""
+    return _timestamp(per_second, moments.timestamp_of)
+
+
+def timestamp_or_moment(per_second: int) -> Reader:
+    """Reads the same, but takes a text with a zone for a moment: MySQL's timestamps are."""
+    return _timestamp(per_second, lambda text: moments.timestamp_of(text, keep_zone=True))
+
+
+def _timestamp(per_second: int, spell: Callable[[str], str]) -> Reader:
     infinite = _INFINITE.get(per_second, {})
 
     def read(value: Value) -> Value:
         if isinstance(value, str):
-            return moments.timestamp_of(value)
+            return spell(value)
         ticks = _integer(value, "a timestamp")
         return infinite.get(ticks) or moments.timestamp_text(ticks, per_second)
 

@@ -9,7 +9,7 @@ from vectide.core import signals
 from vectide.core.completion import carried, completed
 from vectide.core.failures import Failure
 from vectide.core.lane import RowQueue
-from vectide.core.model import Order, Row, Stamp, Upserted, Value
+from vectide.core.model import Order, Row, Stamp, Upserted
 from vectide.core.planner import (
     Drift,
     EmbedText,
@@ -24,8 +24,9 @@ from vectide.core.planner import (
     plan,
 )
 from vectide.core.station import Station, Unit
-from vectide.core.values import ValueRefused, normalise
+from vectide.core.values import ValueRefused
 from vectide.jobs.calls import Caller
+from vectide.jobs.epochs import Epochs
 from vectide.jobs.parts import Parts
 from vectide.jobs.rows import Rows
 from vectide.jobs.work import Verdict, Work
@@ -59,6 +60,7 @@ class LookUp:
         self._rows = rows
         self._timeout_s = timeout_s
         self._halt = halt
+        self._epochs = Epochs(parts.telemetry, parts.log)
         self.embed: Callable[[Work, EmbedText], None]
         self.write: Callable[[Work], None]
         #: Asks the source for what a change lacks, then plans it again; None where no source is configured.
@@ -128,6 +130,7 @@ class LookUp:
             return
         mapping = lane.mapping
         assert mapping is not None
+        self._epochs.met(work)
         merged = work.merged
         known = Known(
             work.row,
@@ -195,26 +198,15 @@ def made_legal(planned: Plan, able: Capabilities) -> Plan:
     """The plan with metadata that a store of these capabilities can hold, before anybody pays for a vector.
 
     Raises :class:`~vectide.core.values.ValueRefused` when it cannot."""
-
-    def legal(metadata: Mapping[str, Value]) -> dict[str, Value]:
-        return normalise(
-            metadata,
-            max_integer=able.max_integer,
-            nested_metadata=able.nested_metadata,
-            null_metadata=able.null_metadata,
-            nul_in_text=able.nul_in_text,
-            uniform_lists=able.uniform_lists,
-        )
-
     match planned:
         case EmbedText(points, head=head):
-            metadata = legal(points[0].metadata)  # every point of a row has the same
+            metadata = able.legal(points[0].metadata)  # every point of a row has the same
             if metadata != points[0].metadata:
                 fit = tuple(replace(point, metadata=metadata) for point in points)
                 patched = None if head is None else replace(head, metadata=metadata)
                 return replace(planned, points=fit, head=patched)
         case PatchMetadata(given):
-            metadata = legal(given)
+            metadata = able.legal(given)
             return planned if metadata == given else replace(planned, metadata=metadata)
     return planned
 

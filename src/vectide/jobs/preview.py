@@ -181,7 +181,7 @@ class Previewer:
             emptied = row.table in self._emptied
             self._stamps[row] = None if emptied else self._stored(mapping.collection, row)
         stamp = self._stamps[row]
-        position = Position(self._log_of(record.topic), record.partition, record.offset)
+        position = Position(self._log_of(record.topic), record.partition, record.offset, change.source)
         change = self._moved_along(record, row, change, mapping)
         given = Known(row, position, stamp, self._rules.space, count_tokens=self._rules.count_tokens)
         planned = plan(change, given, mapping)

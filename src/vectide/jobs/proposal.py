@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from vectide.core.model import RESERVED_NAMES, STAMP_KEY
-from vectide.core.source_facts import ColumnFacts, TableFacts
+from vectide.core.source_facts import ColumnFacts, TableFacts, is_whole
+from vectide.core.types import parse_type
 
 #: Texts shorter than this on average say what something is (a status, a code), not what it is about.
 EMBEDDED_CHARACTERS: Final = 24.0
@@ -28,7 +29,6 @@ _ADDRESS: Final = re.compile(
     r"(^|_)(url|uri|link|email|e_mail|slug|path|image|avatar|phone|sku|code|locale)s?($|_)", re.IGNORECASE
 )
 _DELETED: Final = ("deleted_at", "is_deleted", "deleted", "deleted_on", "removed_at", "archived_at")
-_WHOLE: Final = re.compile(r"(numeric|decimal)\(\d+,\s*0\)")
 _PLAIN: Final = re.compile(r"[a-z_][a-z0-9_]*")
 #: What YAML takes for something else than a text.
 _YAML_WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
@@ -40,10 +40,12 @@ class NothingToEmbed(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Proposed:
-    """One table: ``left_out`` are columns that neither become text nor metadata, with the reason."""
+    """One table: ``left_out`` are columns that neither become text nor metadata, with the reason.
+    ``collection`` None: the id is its name."""
 
     id: str
     topic: str
+    collection: str | None
     embed: tuple[str, ...]
     metadata: tuple[str, ...]
     soft_delete: str | None
@@ -61,8 +63,14 @@ class Address:
     user: str
 
 
-def propose(table: TableFacts, prefix: str, taken: Sequence[str] = ()) -> Proposed:
-    """What a vector table of this table could be. ``taken`` are the ids of others. Raises
+def propose(
+    table: TableFacts,
+    prefix: str,
+    taken: Sequence[str] = (),
+    is_table: Callable[[str], bool] = lambda _name: False,
+) -> Proposed:
+    """What a vector table of this table could be. ``taken`` are the ids of others. ``is_table``: whether the
+    source has a table where a collection of this name would lie, if it lies in the source's database. Raises
     :class:`NothingToEmbed`."""
     called = f"{table.schema}.{table.name}"
     if not table.primary_key:
@@ -78,9 +86,11 @@ def propose(table: TableFacts, prefix: str, taken: Sequence[str] = ()) -> Propos
     reasons = {column.name: _why_no_metadata(column) for column in others}
     metadata = tuple(name for name, reason in reasons.items() if not reason)
     used = {*embed, *metadata, *table.primary_key, soft_delete}
+    id_ = _id_of(table, taken)
     return Proposed(
-        _id_of(table, taken),
+        id_,
         topic_of(prefix, table),
+        _collection_of(id_, is_table),
         embed,
         metadata,
         soft_delete,
@@ -102,7 +112,7 @@ def _declared(table: TableFacts) -> Iterator[tuple[str, str]]:
     """Decimals of scale 0 need none: the proposed connector sends their digits, and a declared decimal may
     come as base64, which digits alone can be taken for."""
     for column in table.columns:
-        if column.declared and not _WHOLE.match(column.declared):
+        if column.declared and not is_whole(parse_type(column.declared)):
             yield column.name, column.declared
 
 
@@ -149,6 +159,13 @@ def _id_of(table: TableFacts, taken: Sequence[str]) -> str:
     return re.sub(r"[^a-z0-9_-]", "_", f"{table.schema}_{table.name}".lower())[:63]
 
 
+def _collection_of(id_: str, is_table: Callable[[str], bool]) -> str | None:
+    if not is_table(id_):
+        return None
+    names = (f"{id_[:50]}_vectors{number}" for number in ("", *range(2, 1000)))
+    return next(name for name in names if not is_table(name))
+
+
 # --- the files ------------------------------------------------------------------------------------------
 
 
@@ -165,6 +182,8 @@ def tables_yaml(proposals: Sequence[Proposed]) -> str:
 def _table_lines(proposed: Proposed) -> Iterator[str]:
     yield f"{_scalar(proposed.id)}:"
     yield f"  source: {_scalar(proposed.topic)}"
+    if proposed.collection:
+        yield f"  collection: {_scalar(proposed.collection)}  # the source has a table {_scalar(proposed.id)}"
     yield "  embed:"
     yield f"    columns: {_list(proposed.embed)}"
     if proposed.metadata:
@@ -177,6 +196,11 @@ def _table_lines(proposed: Proposed) -> Iterator[str]:
     if proposed.left_out:
         yield "  # left out:"
         yield from (f"  #   {json.dumps(name)}: {why}" for name, why in proposed.left_out.items())
+
+
+def types_line(types: Mapping[str, str]) -> str:
+    """The types as a line of the tables file."""
+    return f"types: {{{', '.join(f'{_scalar(name)}: {_scalar(type_)}' for name, type_ in types.items())}}}"
 
 
 def _list(names: Sequence[str]) -> str:

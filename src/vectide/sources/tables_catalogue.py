@@ -51,6 +51,9 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s::text AND c.relname = %(name)s::text AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 """
+_RELATION: Final = """
+SELECT pg_catalog.to_regclass(pg_catalog.format('%%I.%%I', %s::text, %s::text)) IS NOT NULL
+"""
 _PUBLICATIONS: Final = """
 SELECT p.pubname::text, p.pubinsert, p.pubupdate, p.pubdelete FROM pg_catalog.pg_publication p
 JOIN pg_catalog.pg_publication_tables t ON t.pubname = p.pubname
@@ -111,6 +114,11 @@ class PostgresCatalogue:
             connector_may,
             tuple(_publication(*row) for row in publications),
         )
+
+    def has_relation(self, schema: str, name: str, deadline: Deadline) -> bool:
+        """Whether anything has this name: a table, a view, an index."""
+        with self._rows.lease(deadline) as link:
+            return bool(link.execute(_RELATION, (schema, name)).fetchall()[0][0])
 
     def sample(self, table: TableFacts, deadline: Deadline) -> dict[str, tuple[float | None, float | None]]:
         """Average length and share of different values of each column of texts, of a few hundred rows."""

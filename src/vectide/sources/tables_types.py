@@ -100,11 +100,12 @@ class ColumnType:
         named = self.element or self.name
         if self.is_enum or named in _SELF_TOLD or (named, self.modifier) == ("bit", 1):
             return None
+        declared = self.declared.replace("money", "money(2)") if named == "money" else self.declared
         try:
-            parse_type(self.declared)
+            parse_type(declared)
         except TypeNameError:
             return None
-        return self.declared
+        return declared
 
     @property
     def can_be_key(self) -> bool:

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import STAMP_KEY, Row, Value, canonical_json
-from vectide.core.values import normalise
 from vectide.ports import AdapterError, Capabilities, Stored, Vector
 from vectide.stores.pointwise import Held, order_of, read_stamp
 
@@ -76,14 +75,7 @@ def conditions(
 ) -> tuple[Mapping[str, Value], dict[str, Any] | None] | None:
     """The filters as their values were written, and the condition that at least their points meet (None:
     all do). None when no point can."""
-    legal = normalise(
-        filters,
-        max_integer=able.max_integer,
-        nested_metadata=able.nested_metadata,
-        null_metadata=able.null_metadata,
-        nul_in_text=able.nul_in_text,
-        uniform_lists=able.uniform_lists,
-    )
+    legal = able.legal(filters)
     if legal.keys() != filters.keys():
         return None
     clauses = [

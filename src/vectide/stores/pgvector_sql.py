@@ -127,12 +127,15 @@ def create_table(schema: str, vector_schema: str, shape: Shape, *, index: bool) 
 
 # --- points ---------------------------------------------------------------------------------------------
 
-#: Whether what the point ``p`` holds is newer than the stamp that shall replace it: the same partition of
-#: the same log, and a higher offset. NULL where either has no stamp.
+#: Whether what the point ``p`` holds is certainly newer than the stamp that shall replace it, as
+#: :meth:`vectide.core.model.Position.relation_to` has it. NULL where either does not tell.
 _NEWER: Final = (
-    "p.stamp -> 'position' -> 0 = {new} -> 'position' -> 0"
+    "CASE WHEN p.stamp -> 'position' -> 0 = {new} -> 'position' -> 0"
     " AND p.stamp -> 'position' -> 1 = {new} -> 'position' -> 1"
-    " AND p.stamp -> 'position' -> 2 > {new} -> 'position' -> 2"
+    " THEN p.stamp -> 'position' -> 2 > {new} -> 'position' -> 2"
+    " ELSE p.stamp -> 'source' -> 0 = {new} -> 'source' -> 0"
+    " AND (p.stamp -> 'source' ->> 1) COLLATE \"C\" > {new} -> 'source' ->> 1"
+    " AND p.stamp -> 'source' -> 2 > {new} -> 'source' -> 2 END"
 )
 
 #: What the point ``p`` holds under the names to keep.

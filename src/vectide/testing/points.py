@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vectide.core.model import Point, Position, Row, Stamp, Value, listed_hash, text_hash
+from vectide.core.model import Point, Position, Row, SourcePosition, Stamp, Value, listed_hash, text_hash
 from vectide.ports import Mark, Patch, PatchChunks, Put, Trim, Vector
 
 
@@ -15,7 +15,14 @@ def row(key: Value, table: str = "products") -> Row:
     return Row.of(table, {"id": key})
 
 
-def stamp(offset: int = 0, *more: str, text: str = "text", log: str = "log", partition: int = 0) -> Stamp:
+def stamp(
+    offset: int = 0,
+    *more: str,
+    text: str = "text",
+    log: str = "log",
+    partition: int = 0,
+    source: SourcePosition | None = None,
+) -> Stamp:
     """The stamp of a row of one chunk (and ``more`` ones), written by the change at ``offset``."""
     return Stamp(
         space="test/model/4",
@@ -23,7 +30,7 @@ def stamp(offset: int = 0, *more: str, text: str = "text", log: str = "log", par
         chunks=tuple(listed_hash(text_hash(chunk)) for chunk in (text, *more)),
         columns={"name": "0011223344556677"},
         metadata_hash="8899aabbccddeeff",
-        position=Position(log, partition, offset),
+        position=Position(log, partition, offset, source),
     )
 
 
