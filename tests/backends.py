@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from vectide.ports import Store
 from vectide.stores.chroma import ChromaStore
+from vectide.stores.lancedb import LanceDbStore
 from vectide.stores.pgvector import PgVectorStore
 from vectide.stores.qdrant import QdrantStore
 from vectide.testing.chroma_server import ChromaServer
@@ -81,8 +83,21 @@ def chroma(request: pytest.FixtureRequest) -> Iterator[Backend]:
         yield Backend(store, connect)
 
 
+@contextmanager
+def lancedb(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """LanceDB itself, in a folder of the test's own."""
+    folder: Path = request.getfixturevalue("tmp_path")
+
+    def connect() -> closing[LanceDbStore]:
+        return closing(LanceDbStore(str(folder / "lance")))
+
+    with connect() as store:
+        yield Backend(store, connect)
+
+
 BACKENDS: dict[str, MakeBackend] = {
     "chroma": chroma,
+    "lancedb": lancedb,
     "memory": memory,
     "pgvector": pgvector,
     "qdrant": qdrant,

@@ -230,7 +230,7 @@ class EmbedderSettings(Section):
 class StoreSettings(Section):
     """Where the vectors go."""
 
-    kind: Annotated[Literal["pgvector", "qdrant", "chroma"], BeforeValidator(_lower)] = Field(
+    kind: Annotated[Literal["pgvector", "qdrant", "chroma", "lancedb"], BeforeValidator(_lower)] = Field(
         description="Vector store."
     )
     dsn: SecretStr | None = Field(default=None, description="How to connect, for stores that speak of a DSN.")

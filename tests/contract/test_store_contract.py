@@ -797,6 +797,22 @@ def test_writers_of_different_rows_do_not_disturb_each_other(points: Points) -> 
     assert len(list(points.scan())) == 6 * 4
 
 
+def test_of_writers_of_one_row_at_the_same_time_the_newest_stays(conditional: Points) -> None:
+    """Invariant 3: whoever reads before it writes would lose this."""
+    if conditional.store.capabilities.kind == "memory":
+        pytest.skip("a simulation has no threads")
+
+    def work(worker: int) -> None:
+        for turn in range(5):
+            offset = turn * 4 + (worker * 7 + turn) % 4
+            conditional.write(put(row(1), offset, text=f"{offset}"))
+
+    in_threads(4, work)
+    conditional.write(put(row(2)))
+    newest = max(turn * 4 + (worker * 7 + turn) % 4 for worker in range(4) for turn in range(5))
+    assert conditional.stamps(row(1)) == [stamp(newest, text=f"{newest}")]
+
+
 def test_closing_twice_is_fine(store: Store) -> None:
     store.close()
     store.close()

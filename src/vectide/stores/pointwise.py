@@ -234,3 +234,9 @@ def scan_ranges(
             found.sort(key=lambda point: point.id)
             return found, f"{low}:{width}" if low < _END else None
     return [], None
+
+
+def id_from(order: int) -> str:
+    """The text at which ids of this :func:`order_of` and later ones begin."""
+    digits = f"{order:013x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:]}" if order < _END else "g"
