@@ -230,7 +230,7 @@ class EmbedderSettings(Section):
 class StoreSettings(Section):
     """Where the vectors go."""
 
-    kind: Annotated[Literal["pgvector", "qdrant"], BeforeValidator(_lower)] = Field(
+    kind: Annotated[Literal["pgvector", "qdrant", "chroma", "lancedb"], BeforeValidator(_lower)] = Field(
         description="Vector store."
     )
     dsn: SecretStr | None = Field(default=None, description="How to connect, for stores that speak of a DSN.")
@@ -241,11 +241,17 @@ class StoreSettings(Section):
         default=None, description="Key or token of the store's API (not pgvector, whose DSN has it)."
     )
     ca_file: str | None = Field(
-        default=None, description="Certificates to trust instead of the public ones (qdrant)."
+        default=None, description="Certificates to trust instead of the public ones (qdrant, chroma)."
     )
     vector: str | None = Field(
         default=None,
         description="The named vector to write, in collections whose points have several (qdrant).",
+    )
+    tenant: str | None = Field(
+        default=None, description="Tenant of the database (chroma); default_tenant if not given."
+    )
+    database: str | None = Field(
+        default=None, description="Database of the collections (chroma); default_database if not given."
     )
     schema_name: Annotated[str, Field(min_length=1, max_length=63)] | None = Field(
         default=None, description="PostgreSQL schema of the tables (pgvector); public if not given."
@@ -270,6 +276,8 @@ class StoreSettings(Section):
             "api_key": self.api_key.get_secret_value() if self.api_key else None,
             "ca_file": self.ca_file,
             "vector": self.vector,
+            "tenant": self.tenant,
+            "database": self.database,
             "schema": self.schema_name,
         }
 
