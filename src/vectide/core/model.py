@@ -174,6 +174,13 @@ class Position:
             return Order.SAME
         return Order.OLDER if self.offset < other.offset else Order.NEWER
 
+    def to_payload(self) -> dict[str, Value]:
+        """The position as a stamp has it: in two members, the second where there is one."""
+        payload: dict[str, Value] = {"position": [self.log, self.partition, self.offset]}
+        if self.source is not None:
+            payload["source"] = list(self.source)
+        return payload
+
     def before(self) -> Position:
         """The position right before this one; nothing tells where in its source's log that is."""
         return replace(self, offset=self.offset - 1, source=None)
@@ -321,10 +328,8 @@ class Stamp:
             "chunks": list(self.chunks),
             "columns": dict(self.columns),
             "metadata": self.metadata_hash,
-            "position": [self.position.log, self.position.partition, self.position.offset],
+            **self.position.to_payload(),
         }
-        if self.position.source is not None:
-            payload["source"] = list(self.position.source)
         if self.open:
             payload["open"] = True
         if self.stale:
