@@ -9,13 +9,14 @@ from vectide.core import signals
 from vectide.core.completion import carried, completed
 from vectide.core.failures import Failure
 from vectide.core.lane import RowQueue
-from vectide.core.model import Order, Row, Stamp, Upserted, Value
+from vectide.core.model import Mapped, Order, Row, Stamp, Upserted, Value
 from vectide.core.planner import (
     Drift,
     EmbedText,
     Incomplete,
     Known,
     MarkStale,
+    Outranked,
     PatchMetadata,
     Plan,
     RemoveRow,
@@ -27,6 +28,7 @@ from vectide.core.station import Station, Unit
 from vectide.core.values import ValueRefused, normalise
 from vectide.jobs.calls import Caller
 from vectide.jobs.epochs import Epochs
+from vectide.jobs.generations import Generations
 from vectide.jobs.parts import Parts
 from vectide.jobs.rows import Rows
 from vectide.jobs.work import Verdict, Work
@@ -40,6 +42,7 @@ _DECISIONS = {
     MarkStale: "skip",
     Incomplete: "incomplete",
     Drift: "drift",
+    Outranked: "outranked",
     Unfit: "unfit",
 }
 
@@ -53,6 +56,7 @@ class LookUp:
         caller: Caller,
         rows: Rows,
         timeout_s: float,
+        generations: Generations,
         halt: Callable[[str, str], None],
     ) -> None:
         self._parts = parts
@@ -61,6 +65,7 @@ class LookUp:
         self._timeout_s = timeout_s
         self._halt = halt
         self._epochs = Epochs(parts.telemetry, parts.log)
+        self._generations = generations
         self.embed: Callable[[Work, EmbedText], None]
         self.write: Callable[[Work], None]
         #: Asks the source for what a change lacks, then plans it again; None where no source is configured.
@@ -143,6 +148,7 @@ class LookUp:
             use_stored=not (mapping.rereads_first and self._may_reread(work)),
             ahead=work.reread is not None and not work.reread.columns.isdisjoint(mapping.embed_columns),
             count_tokens=self._parts.embedder.count_tokens,
+            mapped=self._generations.of(mapping),
         )
         work.plan = plan(merged.change, known, mapping)
         decision = _DECISIONS[type(work.plan)]
@@ -173,8 +179,19 @@ class LookUp:
                 self._parts.log.error("schema_drift", table=work.lane.table, missing=names)
                 self._rows.forget(work)
                 self._halt(work.lane.table, f"the events lack mapped columns: {names}")
+            case Outranked(by):
+                self._outranked(work, by)
             case _:
                 self.write(work)
+
+    def _outranked(self, work: Work, by: Mapped) -> None:
+        assert work.lane.mapping is not None
+        if self._generations.take_over(work.lane.mapping, by):
+            self._parts.log.warning("mapping_taken_over", table=work.lane.table)
+            self.plan(work)
+        else:
+            self._rows.forget(work)
+            self._halt(work.lane.table, "rows are of a later mapping, which this process does not have")
 
     def _may_reread(self, work: Work) -> bool:
         mapping = work.lane.mapping
