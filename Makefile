@@ -39,6 +39,10 @@ image: ## build deploy/Dockerfile without a container engine (root on Debian), a
 test-image: setup image ## build the image, and start the service from it
 	@$(BIN)/python -m pytest -m image tests/image
 
+.PHONY: chart
+chart: setup ## the Helm chart, alert rules and compose file, promtool included (of Debian where it is not installed)
+	@VECTIDE_CHART_MUST_RUN=1 $(BIN)/python -m pytest tests/deploy $(ARGS)
+
 .PHONY: simulate
 simulate: setup ## the pump against simulated parts: SEEDS=10000 from FIRST=0
 	@$(BIN)/python -m tests.simulation.run $(FIRST) $(SEEDS)
