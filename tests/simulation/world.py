@@ -208,17 +208,19 @@ class SimStore:
             raise AdapterError(Failure(Kind.TRANSIENT, "answer_lost" if after else "timeout"))
 
     def _maybe_vanish(self, collection: str, write: Write) -> None:
-        if self.vanishing and isinstance(write, Patch | Mark) and self._rng.random() < 0.5:
-            ids = tuple(point.id for point in self.inner.of_row(collection, write.row))
-            self.inner.write(collection, [Remove(write.row, ids)], SOON)
-            self.vanished.add(write.row)
+        needs_row = isinstance(write, Patch | Mark) or (isinstance(write, Put) and write.only_if_present)
+        if self.vanishing and needs_row and self._rng.random() < 0.5:
+            row = row_of(write)
+            ids = tuple(point.id for point in self.inner.of_row(collection, row))
+            self.inner.write(collection, [Remove(row, ids)], SOON)
+            self.vanished.add(row)
 
 
 def _parts(write: Write) -> Sequence[Write]:
     """What a store that knows single points makes of it."""
     match write:
-        case Remove(row, ids):
-            return [Remove(row, (id_,)) for id_ in ids]
+        case Remove(ids=ids):
+            return [replace(write, ids=(id_,)) for id_ in ids]
         case PatchChunks(row, metadata, chunks, keep):
             return [PatchChunks(row, metadata, (chunk,), keep) for chunk in chunks]
         case Trim(row, ids, stay):
