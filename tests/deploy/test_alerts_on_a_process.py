@@ -19,6 +19,7 @@ from vectide.testing.postgres import EmbeddedPostgres
 
 RULES = Path(__file__).parents[2] / "helm" / "vectide" / "files" / "alerts.yaml"
 MINUTES = 40
+PATIENCE_S = 90.0
 
 Samples = dict[str, tuple[str, float]]
 
@@ -73,22 +74,23 @@ def firing(promtool: str, series: list[dict[str, str]], alert: str, minute: int,
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
+@pytest.mark.timeout(400)
 def test_a_halted_and_stale_process_that_puts_records_aside_is_told_of(
     shop: Shop, promtool: str, tmp_path: Path
 ) -> None:
     with running(shop.environment(VECTIDE_DLQ__MAX_IN_A_ROW="2")) as service:
         # Its time at the source is long ago.
         shop.produce(shop.upsert(1, "one"))
-        until(lambda: shop.exists() and len(shop.stored()) == 1, "the first row to be stored")
+        until(lambda: shop.exists() and len(shop.stored()) == 1, "the first row to be stored", PATIENCE_S)
         before = samples(service.get("/metrics")[1])
         shop.produce(shop.upsert(2, "two"))
-        until(lambda: len(shop.stored()) == 2, "the second row to be stored")
+        until(lambda: len(shop.stored()) == 2, "the second row to be stored", PATIENCE_S)
         shop.produce(shop.raw(b"no event"))
         until(
             lambda: "vectide_dead_letters_total{" in service.get("/metrics")[1], "the record to be put aside"
         )
         shop.produce(*(shop.raw(b"no event") for _ in range(5)))
-        until(lambda: "vectide_halted{" in service.get("/metrics")[1], "the table to be halted")
+        until(lambda: "vectide_halted{" in service.get("/metrics")[1], "the table to be halted", PATIENCE_S)
         after = samples(service.get("/metrics")[1])
     series = stretched(before, after)
     wrong = {
