@@ -13,12 +13,11 @@ from vectide.jobs.executor import SystemClock
 from vectide.jobs.proposal import Address, NothingToEmbed, Proposed, connector_json, propose, tables_yaml
 from vectide.ports import Deadline, MissingExtra
 from vectide.settings import SettingsError
-from vectide.settings_sections import StoreSettings
 
 TABLES_FILE = "tables.yaml"
 CONNECTOR_FILE = "connector.json"
 #: Where collections lie unless told otherwise: perhaps beside the source's tables.
-_STORE_SCHEMA = StoreSettings.model_fields["schema_name"].default
+_STORE_SCHEMA = "public"
 
 
 @dataclass(frozen=True, slots=True)
