@@ -27,12 +27,24 @@ demo: setup ## see it work: broker, PostgreSQL, model and events are embedded; n
 
 .PHONY: test
 test: setup ## unit, contract, pipeline and simulation tests (ARGS= goes to pytest)
-	@$(BIN)/python -m pytest -m "not real and not alone" --numprocesses 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -m "not real and not alone and not image" --numprocesses 2 --dist loadfile $(ARGS)
 	@$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? = 5 ] # none of those was asked for
 
 .PHONY: test-real
 test-real: setup ## the service on a real Kafka, Connect, Debezium, registry, PostgreSQL and MariaDB; needs Java 17 and Maven
 	@$(BIN)/python -m pytest -m real -rs tests/real $(ARGS)
+
+.PHONY: image
+image: ## build deploy/Dockerfile without a container engine (root on Debian), and say where it was unpacked
+	@scripts/image.sh $(ARGS)
+
+.PHONY: test-image
+test-image: setup image ## build the image, and start the service from it
+	@$(BIN)/python -m pytest -m image tests/image
+
+.PHONY: chart
+chart: setup ## the Helm chart, alert rules and compose file, promtool included (of Debian where it is not installed)
+	@VECTIDE_CHART_MUST_RUN=1 $(BIN)/python -m pytest tests/deploy $(ARGS)
 
 .PHONY: simulate
 simulate: setup ## the pump against simulated parts: SEEDS=10000 from FIRST=0
@@ -49,6 +61,10 @@ mutants: setup ## plant every defect of tests/mutants, and show the test that fi
 .PHONY: chaos
 chaos: setup ## several real processes, everything around them failing by seed: SEEDS=10 from FIRST=0; needs Java, Maven and Go
 	@$(BIN)/python -m tests.chaos --first $(FIRST) --seeds $(if $(filter command line,$(origin SEEDS)),$(SEEDS),10)
+
+.PHONY: outage
+outage: setup ## the provider away for MINUTES=10, then the store, under load; needs Java, Maven and Go
+	@$(BIN)/python -m tests.chaos.outage --minutes $(or $(MINUTES),10)
 
 .PHONY: fuzz
 fuzz: setup ## the decoders, the mapping and the planner against a hundred times as much nonsense as in the tests
@@ -79,8 +95,10 @@ docs-check: setup ## verify that those pages are up to date, and that the links 
 .PHONY: nightly
 nightly: setup ## whatever takes longer: the real stack, many more simulated seeds, every planted defect, the benchmark
 	@$(MAKE) test-real
+	@$(MAKE) test-image
 	@$(MAKE) fuzz
 	@$(MAKE) chaos
+	@$(MAKE) outage MINUTES=4
 	@$(MAKE) simulate SEEDS=20000 FIRST=$(shell date +%Y%m%d)00000
 	@$(MAKE) explore EVENTS=4
 	@$(MAKE) explore EVENTS=2 DEVIATIONS=2

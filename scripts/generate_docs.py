@@ -12,7 +12,7 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Final, get_type_hints
 
-from scripts import case_index
+from scripts import case_index, chart_schema, stores_page
 from scripts.cli_page import cli_page
 from scripts.links import broken_links
 
@@ -24,6 +24,8 @@ from vectide.settings_tables import INNER_SECTIONS, TableSettings
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCS: Final = ROOT / "docs"
 CASES: Final = DOCS / "cases.md"
+VALUES: Final = ROOT / "helm" / "vectide" / "values.schema.json"
+STORES: Final = DOCS / "stores.md"
 NOTICE: Final = "<!-- Made from the code by `make docs`: do not edit. -->"
 
 
@@ -150,6 +152,8 @@ PAGES: Final[Mapping[Path, Callable[[], str]]] = {
     DOCS / "reference" / "settings.md": settings_page,
     DOCS / "reference" / "metrics.md": metrics_page,
     DOCS / "reference" / "cli.md": lambda: cli_page(NOTICE),
+    VALUES: lambda: chart_schema.updated(VALUES.read_text("utf-8"), describe()),
+    STORES: lambda: stores_page.updated(STORES.read_text("utf-8")),
     CASES: lambda: case_index.updated(CASES.read_text("utf-8"), _citations(), CASES),
 }
 

@@ -66,9 +66,11 @@ def build_embedder(settings: Settings) -> Embedder:
 def build_store(settings: Settings) -> Store:
     """The configured store; not connected yet."""
     given = settings.store
+    if given.kind != "pgvector":
+        return stores.load(given.kind, url=given.address, **given.options)
     # Look-ups run beside the writes.
     connections = given.concurrency + LOOKUP_CONCURRENCY
-    return stores.load(given.kind, dsn=given.address, schema=given.schema_name, pool_size=connections)
+    return stores.load(given.kind, dsn=given.address, pool_size=connections, **given.options)
 
 
 def build_reader(settings: Settings) -> RowReader | None:

@@ -271,6 +271,8 @@ class Capabilities:
     max_integer: int = 2**53
     #: NUL characters are legal inside strings.
     nul_in_text: bool = False
+    #: Vectors of metric cosine come back from a scan with length 1, whatever length they had.
+    unit_vectors: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,9 @@ _KUBERNETES: Final = re.compile(
     r"VECTIDE_(?!.*__)(PORT.*|SERVICE_.*|.+_SERVICE_(HOST|PORT|PORT_.+)|.+_PORT_\d+_(TCP|UDP|SCTP)(_.+)?)"
 )
 _KUBERNETES_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://")
+#: Kinds of store that have a URL, with an example of one.
+STORE_URLS: Final = {"qdrant": "http://qdrant:6333"}
+
 _POSTGRES_DSN: Final = re.compile(r"(?i)postgres(ql)?://|\w+\s*=")
 _DSN_PASSWORD: Final = re.compile(r"(?i)\bpassword\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S+))")
 #: Which librdkafka properties are hidden in logs too (a user name is not: it may be a common word).
@@ -315,9 +318,16 @@ def _embedder_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
 def _store_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
     if given.get("dsn") and given.get("url"):
         yield f"{PREFIX}STORE__DSN: given twice, also as {PREFIX}STORE__URL: keep one of them"
-    if given.get("kind") != "pgvector":
-        return
     address = given.get("dsn") or given.get("url")
+    kind = given.get("kind")
+    if kind in STORE_URLS:
+        if given.get("dsn"):
+            yield f"{PREFIX}STORE__DSN: the {kind} store has a URL: give {PREFIX}STORE__URL"
+        elif address is None:
+            yield f"{PREFIX}STORE__URL: required with the {kind} store, e.g. {STORE_URLS[kind]}"
+        return
+    if kind != "pgvector":
+        return
     if address is None:
         yield f"{PREFIX}STORE__DSN: required with the pgvector store, e.g. postgresql://user@host/database"
     elif not _POSTGRES_DSN.match(address.get_secret_value()):

@@ -230,13 +230,25 @@ class EmbedderSettings(Section):
 class StoreSettings(Section):
     """Where the vectors go."""
 
-    kind: Annotated[Literal["pgvector"], BeforeValidator(_lower)] = Field(description="Vector store.")
+    kind: Annotated[Literal["pgvector", "qdrant"], BeforeValidator(_lower)] = Field(
+        description="Vector store."
+    )
     dsn: SecretStr | None = Field(default=None, description="How to connect, for stores that speak of a DSN.")
     url: SecretStr | None = Field(
         default=None, description="The same for stores that speak of a URL; give one of the two."
     )
-    schema_name: Annotated[str, Field(min_length=1, max_length=63)] = Field(
-        default="public", description="PostgreSQL schema of the tables (pgvector)."
+    api_key: Credential | None = Field(
+        default=None, description="Key or token of the store's API (not pgvector, whose DSN has it)."
+    )
+    ca_file: str | None = Field(
+        default=None, description="Certificates to trust instead of the public ones (qdrant)."
+    )
+    vector: str | None = Field(
+        default=None,
+        description="The named vector to write, in collections whose points have several (qdrant).",
+    )
+    schema_name: Annotated[str, Field(min_length=1, max_length=63)] | None = Field(
+        default=None, description="PostgreSQL schema of the tables (pgvector); public if not given."
     )
     batch_items: Count = Field(default=256, description="Most rows in one read or write.")
     linger_ms: Milliseconds = Field(
@@ -250,6 +262,16 @@ class StoreSettings(Section):
         """The DSN or URL in the clear, for the client only; empty when there is none."""
         given = self.dsn or self.url
         return given.get_secret_value() if given else ""
+
+    @property
+    def options(self) -> dict[str, str | None]:
+        """What only some kinds of store take, by the store's own name for it; None: not given."""
+        return {
+            "api_key": self.api_key.get_secret_value() if self.api_key else None,
+            "ca_file": self.ca_file,
+            "vector": self.vector,
+            "schema": self.schema_name,
+        }
 
 
 class SourceSettings(Section):

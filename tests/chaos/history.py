@@ -84,6 +84,7 @@ KINDS: Final = {
     "poison": 1.0,
     "garbage": 0.5,
 }
+POISONOUS: Final = ("poison", "garbage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,8 @@ class History:
     """A source with two tables, at first of about ``rows`` rows together. :meth:`events` goes on with it; the
     rest is what must have come of it."""
 
-    def __init__(self, seed: int, rows: int = 120) -> None:
+    def __init__(self, seed: int, rows: int = 120, *, poison: bool = True) -> None:
+        self._kinds = {kind: weight for kind, weight in KINDS.items() if poison or kind not in POISONOUS}
         self._chance = random.Random(f"history {seed}")  # noqa: S311
         self._rows = rows
         self._ids = itertools.count(1)
@@ -191,7 +193,7 @@ class History:
     def _happens(self) -> Iterator[Message]:
         table = self._chance.choices(TABLES, (2, 1))[0]
         living = self._living[table.name]
-        kinds = {"insert": 1.0} if len(living) < self._rows // len(TABLES) else KINDS
+        kinds = {"insert": 1.0} if len(living) < self._rows // len(TABLES) else self._kinds
         kind = self._chance.choices(tuple(kinds), tuple(kinds.values()))[0]
         self.kinds[kind] += 1
         yield from getattr(self, f"_{kind}")(table, living.any(self._chance) if living else 0)

@@ -5,6 +5,7 @@ from contextlib import closing
 
 import psycopg
 import pytest
+from tests.backends import BACKENDS
 from tests.pipeline.recorded_pump import Pump
 from tests.recorded import CASES, DOCS, TYPES_BY_COLUMN, Case, points, read, table_of
 
@@ -15,7 +16,6 @@ from vectide.ports import Store
 from vectide.stores.pgvector import PgVectorStore
 from vectide.testing.fold import Expected
 from vectide.testing.postgres import EmbeddedPostgres
-from vectide.testing.store import MemoryStore
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +24,12 @@ def postgres() -> Iterator[EmbeddedPostgres]:
         yield server
 
 
-@pytest.fixture(params=["memory", "pgvector"])
+@pytest.fixture(params=BACKENDS)
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     """An empty store of each kind."""
-    if request.param == "memory":
-        yield MemoryStore()
+    if request.param != "pgvector":
+        with BACKENDS[request.param](request) as backend:
+            yield backend.store
         return
     server: EmbeddedPostgres = request.getfixturevalue("postgres")
     with psycopg.connect(server.dsn, autocommit=True) as database:

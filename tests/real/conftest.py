@@ -54,7 +54,12 @@ def real_stack(request: pytest.FixtureRequest) -> Iterator[RealStack]:
     with ExitStack() as running:
         postgres = running.enter_context(EmbeddedPostgres(tcp_port=free_port(), wal_level="logical"))
         broker = running.enter_context(Broker(jars, folder / "kafka"))
-        connect = running.enter_context(Connect(jars, folder / "connect", broker, plugins))
+        database = {
+            "DATABASE_HOST": "127.0.0.1",
+            "DATABASE_PORT": str(postgres.port),
+            "DATABASE_PASSWORD": postgres.password,
+        }
+        connect = running.enter_context(Connect(jars, folder / "connect", broker, plugins, database))
         yield RealStack(postgres, broker, connect, folder, jars)
     if not stash.get(_failed, False):
         shutil.rmtree(folder, ignore_errors=True)

@@ -86,6 +86,14 @@ class Service:
         if self._child is not None:
             self._child.kill()
 
+    def state(self) -> str:
+        """What it says of itself on ``/metrics``; empty while that does not answer."""
+        for family in text_string_to_metric_families(self._get("/metrics") or ""):
+            for sample in family.samples:
+                if sample.name == "vectide_state" and sample.value == 1:
+                    return sample.labels["state"]
+        return ""
+
     def readings(self) -> Readings | None:
         """From ``/metrics``; None while it does not answer. Raises :class:`StackError` with its last log
         lines when the process has ended."""

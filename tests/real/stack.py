@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -74,6 +75,8 @@ status.storage.partitions=1
 offset.flush.interval.ms=500
 plugin.path={plugins}
 plugin.discovery=service_load
+config.providers=env
+config.providers.env.class=org.apache.kafka.common.config.provider.EnvVarConfigProvider
 """
 
 
@@ -235,13 +238,22 @@ class Connector:
 
 class Connect(AbstractContextManager["Connect"]):
     """One distributed Connect worker with the Debezium PostgreSQL connector. ``plugins`` are more folders of
-    plugins, each of which has to list its services."""
+    plugins, each of which has to list its services; ``variables`` are what connectors may name as
+    ``${env:NAME}``."""
 
-    def __init__(self, jars: Jars, folder: Path, broker: Broker, plugins: tuple[Path, ...] = ()):
+    def __init__(
+        self,
+        jars: Jars,
+        folder: Path,
+        broker: Broker,
+        plugins: tuple[Path, ...] = (),
+        variables: Mapping[str, str] | None = None,
+    ):
         self._jars = jars
         self._plugins = (jars.plugins, *plugins)
         self._folder = folder
         self._broker = broker
+        self._environment = {**os.environ, **(variables or {})}
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "log4j2.xml").write_text(_LOG4J, encoding="utf-8")
         started_s = time.monotonic()
@@ -262,7 +274,7 @@ class Connect(AbstractContextManager["Connect"]):
         command = [self._jars.java, *CONNECT_HEAP, *JVM, "-Dlog4j2.configurationFile=log4j2.xml"]
         command += ["-cp", f"{self._jars.connect}/*"]
         command += ["org.apache.kafka.connect.cli.ConnectDistributed", str(config)]
-        child = Child("connect", command, self._folder)
+        child = Child("connect", command, self._folder, self._environment)
         try:
             child.wait_ready("answers", self._answers, START_TIMEOUT_S)
         except BaseException:

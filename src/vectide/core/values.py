@@ -99,6 +99,17 @@ def check_text(name: str, text: str, *, nul_in_text: bool) -> None:
         raise ValueRefused(name, str(refusal)) from None
 
 
+def same_value(one: Value, other: Value) -> bool:
+    """Equality as JSON has it: true is not 1."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same_value(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same_value, one, other))
+    return bool(one == other)
+
+
 class _Refusal(Exception):
     """Why a value cannot be stored; the name is added further up."""
 

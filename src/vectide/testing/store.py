@@ -15,6 +15,7 @@ import numpy as np
 from vectide.core.chunks import MAX_CHUNKS
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import Order, Row, Stamp, Value
+from vectide.core.values import same_value
 from vectide.ports import (
     APPLIED,
     MISSING,
@@ -143,7 +144,7 @@ class MemoryStore:
             (_score(held.spec.metric, one.vector, vector), one.point)
             for one in held.in_id_order()
             if all(name in one.point.metadata for name in filters)
-            and all(_same(one.point.metadata[name], value) for name, value in filters.items())
+            and all(same_value(one.point.metadata[name], value) for name, value in filters.items())
         ]
         scored.sort(key=lambda pair: -pair[0])
         return [
@@ -298,14 +299,3 @@ def _score(metric: str, stored: Vector, wanted: Vector) -> float:
         return float(a @ b)
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / norms if norms else 0.0
-
-
-def _same(one: Value, other: Value) -> bool:
-    """Equality as JSON has it: true is not 1."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return bool(one == other)

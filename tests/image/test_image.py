@@ -1,0 +1,171 @@
+"""The image that ``make image`` built: what is in it, and the service started from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from tests.image.image import Image
+from tests.pipeline.shop import Shop, until
+from tests.real.processes import Child, free_port
+
+from vectide import __version__
+from vectide.testing.broker import BrokerProcess
+from vectide.testing.postgres import EmbeddedPostgres
+
+pytestmark = pytest.mark.image
+
+
+@pytest.fixture(scope="module")
+def image() -> Image:
+    return Image.built()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(tcp_port=0) as server:
+        yield server
+
+
+@pytest.fixture
+def shop(postgres: EmbeddedPostgres) -> Iterator[Shop]:
+    with BrokerProcess(heartbeat_ms=100, session_timeout_ms=1000) as broker:
+        yield Shop(broker, postgres)
+
+
+def inside(image: Image, folder: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the image to its end."""
+    return subprocess.run(  # noqa: S603
+        image.entering(folder / "root", command),
+        env=image.environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def answer(port: int, path: str) -> tuple[int, str]:
+    """Status and body; status 0 while nobody listens."""
+    link = HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        link.request("GET", path)
+        response = link.getresponse()
+        return response.status, response.read().decode()
+    except OSError:
+        return 0, ""
+    finally:
+        link.close()
+
+
+def test_service_started_from_the_image_streams_and_stops_when_told(
+    image: Image, shop: Shop, tmp_path: Path
+) -> None:
+    port = free_port()
+    # Two folders that the image has for this: a read-only file system takes no new ones.
+    configuration, models = tmp_path / "etc", tmp_path / "models"
+    configuration.mkdir()
+    models.mkdir()
+    (configuration / "tables.yaml").write_text(shop.tables(), "utf-8")
+    (models / "dsn").write_text(shop.postgres.tcp_dsn, "utf-8")
+    given = shop.environment(
+        VECTIDE_TABLES=None,
+        VECTIDE_TABLES_FILE="/etc/vectide/tables.yaml",
+        VECTIDE_STORE__DSN=None,
+        VECTIDE_STORE__DSN_FILE="/models/dsn",
+        VECTIDE_HTTP__PORT=str(port),
+        VECTIDE_LIMITS__GRACE_S="20",
+    )
+    command = image.entering(
+        tmp_path / "root", image.command, {configuration: "/etc/vectide", models: "/models"}
+    )
+    shop.produce(shop.upsert(1, "headphones"))
+    with Child("vectide-image", command, tmp_path, image.environment | given) as service:
+        service.wait_ready("is ready", lambda: answer(port, "/readyz")[0] == 200, 60)
+        until(lambda: list(shop.stored()) == [1], "the row to be stored")
+        health = image.config["Healthcheck"]["Test"]
+        assert health[0] == "CMD"
+        probed = inside(image, tmp_path, *health[1:], VECTIDE_HTTP__PORT=str(port))
+        assert probed.returncode == 0, probed.stderr
+        status = Path(f"/proc/{service.pid}/status").read_text("utf-8")
+        assert re.search(r"^Uid:\t10001\t10001", status, re.MULTILINE)
+        assert service.stop(30) == 0, service.log_tail()
+
+
+def test_health_check_fails_where_nothing_listens(image: Image, tmp_path: Path) -> None:
+    probed = inside(
+        image, tmp_path, *image.config["Healthcheck"]["Test"][1:], VECTIDE_HTTP__PORT=str(free_port())
+    )
+    assert probed.returncode != 0
+
+
+def test_nothing_can_be_written_in_the_image(image: Image, tmp_path: Path) -> None:
+    for place in ("/tmp", "/opt/vectide", "/models"):  # noqa: S108
+        assert inside(image, tmp_path, "python", "-c", f"open('{place}/x', 'w')").returncode != 0
+
+
+def test_image_names_itself_and_runs_as_nobody_in_particular(image: Image) -> None:
+    labels = image.config["Labels"]
+    assert labels["org.opencontainers.image.version"] == __version__
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert image.config["User"] == "10001:10001"
+    assert image.config["StopSignal"] == "SIGTERM"
+
+
+def test_image_has_neither_build_tools_nor_development_packages(image: Image, tmp_path: Path) -> None:
+    for tool in ("pip", "gcc", "make", "git", "curl"):
+        assert inside(image, tmp_path, "sh", "-c", f"command -v {tool}").returncode != 0, tool
+    assert inside(image, tmp_path, "python", "-c", "import pip").returncode != 0
+    for package in ("pytest", "mypy", "hypothesis", "testcontainers"):
+        assert not list(image.root.glob(f"opt/vectide/lib/*/site-packages/{package}"))
+
+
+def test_every_installed_package_is_one_of_the_lock(image: Image, tmp_path: Path) -> None:
+    listed = "{d.name: d.version for d in importlib.metadata.distributions()}"
+    show = f"import importlib.metadata, json; print(json.dumps({listed}))"
+    installed = json.loads(inside(image, tmp_path, "python", "-c", show).stdout)
+    lock = Path("requirements.lock").read_text("utf-8")
+    locked = {
+        (name.replace("_", "-").lower(), version)
+        for name, version in re.findall(r"^(\S+?)==(\S+)", lock, re.MULTILINE)
+    }
+    assert installed.pop("vectide") == __version__
+    assert len(installed) > 20
+    assert {(re.sub(r"[-_.]+", "-", name).lower(), version) for name, version in installed.items()} <= locked
+
+
+def test_bill_of_materials_lists_what_is_installed(image: Image) -> None:
+    bill = json.loads((image.root / "usr/share/sbom/vectide.cdx.json").read_text("utf-8"))
+    assert (bill["bomFormat"], bill["metadata"]["component"]["version"]) == ("CycloneDX", __version__)
+    urls = [part["purl"] for part in bill["components"]]
+    assert len(urls) == len(set(urls))
+    assert any(url.startswith("pkg:pypi/confluent-kafka@") for url in urls)
+    assert any(url.startswith("pkg:deb/debian/libc6@") for url in urls)
+
+
+def test_everything_that_the_image_installs_exists_for_arm64(image: Image, tmp_path: Path) -> None:
+    bill = json.loads((image.root / "usr/share/sbom/vectide.cdx.json").read_text("utf-8"))
+    pins = [
+        f"{part['name']}=={part['version']}"
+        for part in bill["components"]
+        if part["purl"].startswith("pkg:pypi/")
+    ]
+    wheels = [f"--platform=manylinux_2_{minor}_aarch64" for minor in (17, 28, 34)]
+    wheels += ["--platform=manylinux2014_aarch64", "--python-version=3.11", "--only-binary=:all:"]
+    asked = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--no-deps", *wheels,
+         f"--target={tmp_path}", *pins],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert asked.returncode == 0, asked.stderr
