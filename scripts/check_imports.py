@@ -64,7 +64,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "codecs": _rule(_ADAPTER, "fastavro msgspec"),
     "sources": _rule(_ADAPTER, "confluent_kafka psycopg"),
     "embedders": _rule(_ADAPTER, "httpx2 msgspec numpy openai tokenizers wordllama"),
-    "stores": _rule(_ADAPTER, "certifi httpx numpy pgvector psycopg pydantic qdrant_client"),
+    "stores": _rule(_ADAPTER, "certifi httpx lancedb numpy pgvector psycopg pyarrow pydantic qdrant_client"),
     "deadletters": _rule(_ADAPTER, "confluent_kafka"),
     "registry": _rule(_ADAPTER, "confluent_kafka httpx2"),
     "jobs": _rule(_ADAPTER),
@@ -82,17 +82,19 @@ RULES: Final[Mapping[str, Rule]] = {
 }
 
 #: SDK -> how the names of the adapter modules begin that may import it. Testing and demo may too.
-HOMES: Final[Mapping[str, str]] = {
-    "httpx2": "vectide.embedders.openai_",
-    "openai": "vectide.embedders.openai_",
-    "tokenizers": "vectide.embedders.tokenizer_",
-    "wordllama": "vectide.embedders.wordllama_",
-    "pgvector": "vectide.stores.pgvector",
-    "psycopg": "vectide.stores.pgvector",
-    "certifi": "vectide.stores.qdrant",
-    "httpx": "vectide.stores.qdrant",
-    "pydantic": "vectide.stores.qdrant",
-    "qdrant_client": "vectide.stores.qdrant",
+HOMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "httpx2": ("vectide.embedders.openai_",),
+    "openai": ("vectide.embedders.openai_",),
+    "tokenizers": ("vectide.embedders.tokenizer_",),
+    "wordllama": ("vectide.embedders.wordllama_",),
+    "pgvector": ("vectide.stores.pgvector",),
+    "psycopg": ("vectide.stores.pgvector",),
+    "certifi": ("vectide.stores.chroma", "vectide.stores.qdrant"),
+    "httpx": ("vectide.stores.chroma", "vectide.stores.qdrant"),
+    "pydantic": ("vectide.stores.qdrant",),
+    "lancedb": ("vectide.stores.lancedb",),
+    "pyarrow": ("vectide.stores.lancedb",),
+    "qdrant_client": ("vectide.stores.qdrant",),
 }
 _ADAPTERS: Final = frozenset({"embedders", "stores"})
 
@@ -177,8 +179,8 @@ def _broken(module: str, imports: list[Import], rules: Mapping[str, Rule]) -> It
         problem = _problem(band, rule, item.name, top)
         if problem:
             yield item.line, problem
-        elif band in _ADAPTERS and not module.startswith(HOMES.get(top, "")):
-            yield item.line, f"only {HOMES[top]}* may import {top}"
+        elif band in _ADAPTERS and not module.startswith(homes := HOMES.get(top, ("",))):
+            yield item.line, f"only {' and '.join(f'{home}*' for home in homes)} may import {top}"
 
 
 def _problem(band: str, rule: Rule, name: str, top: str) -> str:

@@ -20,6 +20,7 @@ MEANINGS: Final[dict[str, str]] = {
     "null_metadata": "a null is kept; else the name is left out",
     "max_integer": "integers beyond it are text",
     "nul_in_text": "texts may hold NUL characters; else they are refused by name",
+    "uniform_lists": "a list of several types is canonical JSON text, an empty one is left out",
     "unit_vectors": "the store scales vectors of metric cosine to length 1",
 }
 

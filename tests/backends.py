@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from vectide.ports import Store
+from vectide.stores.chroma import ChromaStore
+from vectide.stores.lancedb import LanceDbStore
 from vectide.stores.pgvector import PgVectorStore
 from vectide.stores.qdrant import QdrantStore
+from vectide.testing.chroma_server import ChromaServer
 from vectide.testing.postgres import EmbeddedPostgres
 from vectide.testing.qdrant_server import QdrantServer
 from vectide.testing.store import MemoryStore
@@ -66,4 +70,35 @@ def qdrant(request: pytest.FixtureRequest) -> Iterator[Backend]:
             yield Backend(store, connect)
 
 
-BACKENDS: dict[str, MakeBackend] = {"memory": memory, "pgvector": pgvector, "qdrant": qdrant}
+@contextmanager
+def chroma(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """A real Chroma server; each test has a database of its own."""
+    server: ChromaServer = request.getfixturevalue("chroma_server")
+    database = server.new_database()
+
+    def connect() -> closing[ChromaStore]:
+        return closing(ChromaStore(server.url, database=database))
+
+    with connect() as store:
+        yield Backend(store, connect)
+
+
+@contextmanager
+def lancedb(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """LanceDB itself, in a folder of the test's own."""
+    folder: Path = request.getfixturevalue("tmp_path")
+
+    def connect() -> closing[LanceDbStore]:
+        return closing(LanceDbStore(str(folder / "lance")))
+
+    with connect() as store:
+        yield Backend(store, connect)
+
+
+BACKENDS: dict[str, MakeBackend] = {
+    "chroma": chroma,
+    "lancedb": lancedb,
+    "memory": memory,
+    "pgvector": pgvector,
+    "qdrant": qdrant,
+}

@@ -63,7 +63,7 @@ def table_of(
     return TableMapping(
         table="t",
         source=source,
-        collection="t",
+        collection="rows",
         template=Template.parse(template),
         metadata=tuple(MetadataField(name, name) for name in metadata),
         key=key,

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from vectide.core.failures import Failure
 from vectide.core.model import Change, Columns, Point, Record, Row, Stamp, Value
 from vectide.core.replays import Answer, Request
+from vectide.core.values import normalise
 
 #: One vector: shape ``(dimensions,)``, float32.
 Vector = npt.NDArray[np.float32]
@@ -271,8 +272,23 @@ class Capabilities:
     max_integer: int = 2**53
     #: NUL characters are legal inside strings.
     nul_in_text: bool = False
+    #: Lists hold values of one scalar type, at least one: others are written as canonical JSON text, an
+    #: empty one is left out.
+    uniform_lists: bool = False
     #: Vectors of metric cosine come back from a scan with length 1, whatever length they had.
     unit_vectors: bool = False
+
+    def legal(self, metadata: Mapping[str, Value]) -> dict[str, Value]:
+        """The metadata as the store can hold it. Raises :class:`~vectide.core.values.ValueRefused` when it
+        cannot."""
+        return normalise(
+            metadata,
+            max_integer=self.max_integer,
+            nested_metadata=self.nested_metadata,
+            null_metadata=self.null_metadata,
+            nul_in_text=self.nul_in_text,
+            uniform_lists=self.uniform_lists,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,11 @@ _KUBERNETES: Final = re.compile(
 )
 _KUBERNETES_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://")
 #: Kinds of store that have a URL, with an example of one.
-STORE_URLS: Final = {"qdrant": "http://qdrant:6333"}
+STORE_URLS: Final = {
+    "qdrant": "http://qdrant:6333",
+    "chroma": "http://chroma:8000",
+    "lancedb": "/var/lib/vectide/vectors",
+}
 
 _POSTGRES_DSN: Final = re.compile(r"(?i)postgres(ql)?://|\w+\s*=")
 _DSN_PASSWORD: Final = re.compile(r"(?i)\bpassword\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S+))")

@@ -230,7 +230,7 @@ class EmbedderSettings(Section):
 class StoreSettings(Section):
     """Where the vectors go."""
 
-    kind: Annotated[Literal["pgvector", "qdrant"], BeforeValidator(_lower)] = Field(
+    kind: Annotated[Literal["pgvector", "qdrant", "chroma", "lancedb"], BeforeValidator(_lower)] = Field(
         description="Vector store."
     )
     dsn: SecretStr | None = Field(default=None, description="How to connect, for stores that speak of a DSN.")
@@ -241,11 +241,17 @@ class StoreSettings(Section):
         default=None, description="Key or token of the store's API (not pgvector, whose DSN has it)."
     )
     ca_file: str | None = Field(
-        default=None, description="Certificates to trust instead of the public ones (qdrant)."
+        default=None, description="Certificates to trust instead of the public ones (qdrant, chroma)."
     )
     vector: str | None = Field(
         default=None,
         description="The named vector to write, in collections whose points have several (qdrant).",
+    )
+    tenant: str | None = Field(
+        default=None, description="Tenant of the database (chroma); default_tenant if not given."
+    )
+    database: str | None = Field(
+        default=None, description="Database of the collections (chroma); default_database if not given."
     )
     schema_name: Annotated[str, Field(min_length=1, max_length=63)] | None = Field(
         default=None, description="PostgreSQL schema of the tables (pgvector); public if not given."
@@ -270,6 +276,8 @@ class StoreSettings(Section):
             "api_key": self.api_key.get_secret_value() if self.api_key else None,
             "ca_file": self.ca_file,
             "vector": self.vector,
+            "tenant": self.tenant,
+            "database": self.database,
             "schema": self.schema_name,
         }
 
@@ -336,8 +344,8 @@ class LimitsSettings(Section):
         default=40_000, description="Most records received and not yet committed."
     )
     bytes_in_flight: Annotated[ByteSize, Field(ge=2**20)] = Field(
-        default=ByteSize(256 * 2**20),
-        description="Most bytes of records received and not yet committed, e.g. 256MiB.",
+        default=ByteSize(128 * 2**20),
+        description="Most memory for records received and not yet committed, e.g. 64MiB; 1 kB takes 7.",
     )
     grace_s: Seconds = Field(
         default=60.0,

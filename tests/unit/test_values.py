@@ -26,7 +26,7 @@ POOR: dict[str, Any] = {
     "nested_metadata": False,
     "null_metadata": False,
     "nul_in_text": False,
-    "empty_lists": False,
+    "uniform_lists": True,
 }
 
 
@@ -97,6 +97,23 @@ def test_a_store_without_nesting_gets_canonical_json() -> None:
 def test_nulls_and_empty_lists_are_left_out_where_the_store_has_none() -> None:
     given_metadata: dict[str, Value] = {"gone": None, "not a number": float("nan"), "empty": [], "here": 1}
     assert normalise(given_metadata, **POOR) == {"here": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "uniform"),
+    [
+        (["a", "b"], ["a", "b"]),
+        ([1, 2], [1, 2]),
+        ([1, 2.5], "[1,2.5]"),
+        ([1, True], "[1,true]"),
+        (["a", None], '["a",null]'),
+        ([None], "[null]"),
+        ([["a"]], '[["a"]]'),
+    ],
+)
+def test_lists_of_several_types_are_json_where_they_have_to_be_uniform(value: Value, uniform: Value) -> None:
+    assert normalise({"x": value}, **POOR)["x"] == uniform
+    assert stored(value) == value
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ NaN and infinities                    null: stores have no such number, and a te
 null                                  null, or no entry where the store has no null
 tuple                                 list
 object, or list that holds one        itself, or canonical JSON text where the store cannot nest
-empty list                            itself, or no entry where the store has no empty list
+empty list                            itself, or no entry where lists have to be uniform
+list of values of several types       itself, or canonical JSON text where lists have to be uniform
 NUL in a text                         refused, where the store cannot hold it
 unpaired surrogate in a text          refused: it has no UTF-8
 nesting beyond 64 levels              refused
@@ -68,7 +69,7 @@ def normalise(
     nested_metadata: bool,
     null_metadata: bool,
     nul_in_text: bool,
-    empty_lists: bool = True,
+    uniform_lists: bool = False,
 ) -> dict[str, Value]:
     """The metadata as the store can hold it; the arguments are the store's capabilities of those names.
 
@@ -83,10 +84,10 @@ def normalise(
             _check_text(name, limits)
         except _Refusal as refusal:
             raise ValueRefused(name, str(refusal)) from None
-        if not nested_metadata and _is_nested(value):
-            value = canonical_json(value)
-        if (value is None and not null_metadata) or (value == [] and not empty_lists):
+        if (value is None and not null_metadata) or (value == [] and uniform_lists):
             continue
+        if _needs_text(value, nested_metadata=nested_metadata, uniform_lists=uniform_lists):
+            value = canonical_json(value)
         legal[name] = value
     return legal
 
@@ -199,7 +200,11 @@ def _check_text(text: str, limits: _Limits) -> None:
             raise _Refusal("an unpaired surrogate, which is not Unicode text") from None
 
 
-def _is_nested(value: Value) -> bool:
-    if isinstance(value, list):
-        return any(isinstance(item, list | dict) for item in value)
-    return isinstance(value, dict)
+def _needs_text(value: Value, *, nested_metadata: bool, uniform_lists: bool) -> bool:
+    if isinstance(value, dict):
+        return not nested_metadata
+    if not isinstance(value, list):
+        return False
+    if uniform_lists and (len({type(item) for item in value}) > 1 or None in value):
+        return True
+    return not nested_metadata and any(isinstance(item, list | dict) for item in value)

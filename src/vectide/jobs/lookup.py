@@ -9,7 +9,7 @@ from vectide.core import signals
 from vectide.core.completion import carried, completed
 from vectide.core.failures import Failure
 from vectide.core.lane import RowQueue
-from vectide.core.model import Order, Row, Stamp, Upserted, Value
+from vectide.core.model import Order, Row, Stamp, Upserted
 from vectide.core.planner import (
     Drift,
     EmbedText,
@@ -24,7 +24,7 @@ from vectide.core.planner import (
     plan,
 )
 from vectide.core.station import Station, Unit
-from vectide.core.values import ValueRefused, normalise
+from vectide.core.values import ValueRefused
 from vectide.jobs.calls import Caller
 from vectide.jobs.epochs import Epochs
 from vectide.jobs.parts import Parts
@@ -198,25 +198,15 @@ def made_legal(planned: Plan, able: Capabilities) -> Plan:
     """The plan with metadata that a store of these capabilities can hold, before anybody pays for a vector.
 
     Raises :class:`~vectide.core.values.ValueRefused` when it cannot."""
-
-    def legal(metadata: Mapping[str, Value]) -> dict[str, Value]:
-        return normalise(
-            metadata,
-            max_integer=able.max_integer,
-            nested_metadata=able.nested_metadata,
-            null_metadata=able.null_metadata,
-            nul_in_text=able.nul_in_text,
-        )
-
     match planned:
         case EmbedText(points, head=head):
-            metadata = legal(points[0].metadata)  # every point of a row has the same
+            metadata = able.legal(points[0].metadata)  # every point of a row has the same
             if metadata != points[0].metadata:
                 fit = tuple(replace(point, metadata=metadata) for point in points)
                 patched = None if head is None else replace(head, metadata=metadata)
                 return replace(planned, points=fit, head=patched)
         case PatchMetadata(given):
-            metadata = legal(given)
+            metadata = able.legal(given)
             return planned if metadata == given else replace(planned, metadata=metadata)
     return planned
 

@@ -14,6 +14,8 @@ from vectide.ports import MissingExtra, StartupRefused, Store
 
 #: Kind of store -> module that makes it. The extra that installs its SDK has the name of the kind.
 KINDS: Final[dict[str, str]] = {
+    "chroma": "vectide.stores.chroma",
+    "lancedb": "vectide.stores.lancedb",
     "pgvector": "vectide.stores.pgvector",
     "qdrant": "vectide.stores.qdrant",
 }
