@@ -60,6 +60,10 @@ class Stage(AbstractContextManager["Stage"]):
         self.name = f"chaos{seed}"
         self.dead_letters = f"{self.name}.dlq"
         self.group = self.name
+        # Both group protocols; the broker has the session's time for the newer one.
+        self._protocol = (
+            {"group.protocol": "consumer"} if seed % 2 else {"session.timeout.ms": int(SESSION_S * 1000)}
+        )
         for table in TABLES:
             servers.kafka.create_topic(self.topic(table.name), table.partitions)
         servers.kafka.create_topic(self.dead_letters)
@@ -94,7 +98,7 @@ class Stage(AbstractContextManager["Stage"]):
         return {
             "VECTIDE_KAFKA__BOOTSTRAP_SERVERS": self.servers.broker.through_proxy,
             "VECTIDE_KAFKA__GROUP_ID": self.group,
-            "VECTIDE_KAFKA__EXTRA": json.dumps({"session.timeout.ms": int(SESSION_S * 1000)}),
+            "VECTIDE_KAFKA__EXTRA": json.dumps(self._protocol),
             "VECTIDE_EMBEDDER__KIND": "openai",
             "VECTIDE_EMBEDDER__MODEL": "hashing",
             "VECTIDE_EMBEDDER__BASE_URL": f"http://127.0.0.1:{self.to_provider.port}/v1",

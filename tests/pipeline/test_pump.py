@@ -24,6 +24,7 @@ from tests.pipeline.pump import (
 from vectide.core import signals
 from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
+from vectide.core.budget import memory_of
 from vectide.core.failures import Failure, Kind
 from vectide.core.lifecycle import State
 from vectide.core.model import Change, Ignored, Row
@@ -357,10 +358,10 @@ def test_a_stuck_provider_stops_the_intake_at_the_budget_and_polling_goes_on() -
 
 def test_bytes_bound_the_intake_as_well() -> None:
     """Invariant 11: at most one poll more than the budget."""
-    pump = Pump(log_of(*(upsert(key, f"text {key}") for key in range(2000))), bytes_in_flight=30_000)
+    pump = Pump(log_of(*(upsert(key, f"text {key}") for key in range(2000))), bytes_in_flight=600_000)
     pump.executor.held.add("embed")
     pump.run_for(5)
-    assert 30_000 <= pump.stream.intake.budget.held_bytes < 30_000 + 50 * 303
+    assert 600_000 <= pump.stream.intake.budget.held_bytes < 600_000 + 50 * memory_of(303)
 
 
 def test_five_minutes_without_a_provider_cost_nothing_but_time() -> None:

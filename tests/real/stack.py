@@ -29,6 +29,7 @@ BROKER_HEAP = ("-Xms128m", "-Xmx384m")
 CONNECT_HEAP = ("-Xms128m", "-Xmx640m")
 START_TIMEOUT_S = 180.0
 START_ATTEMPTS = 3
+_STARTED = "Kafka Server started"
 
 _LOG4J = """<Configuration status="WARN">
 <Appenders><Console name="c"><PatternLayout pattern="%d{HH:mm:ss.SSS} %p %c{1} %m%n"/></Console></Appenders>
@@ -54,6 +55,10 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.coordinator.rebalance.protocols=classic,consumer
+group.consumer.min.session.timeout.ms=6000
+group.consumer.session.timeout.ms=6000
+group.consumer.min.heartbeat.interval.ms=1000
+group.consumer.heartbeat.interval.ms=2000
 log.cleaner.dedupe.buffer.size=16777216
 auto.create.topics.enable=false
 """
@@ -157,15 +162,26 @@ class Broker(AbstractContextManager["Broker"]):
             )
         if formatting.exit_code != 0:
             raise StackError(f"formatting failed:\n{formatting.log_tail()}")
-        child = Child("kafka", [*java, "kafka.Kafka", str(config)], self._folder)
+        self._command = [*java, "kafka.Kafka", str(config)]
+        return self._run()
+
+    def _run(self) -> Child:
+        child = Child("kafka", self._command, self._folder)
+        starts = child.log_text().count(_STARTED)
         try:
-            child.wait_ready(
-                "is started", lambda: "Kafka Server started" in child.log_text(), START_TIMEOUT_S
-            )
+            child.wait_ready("is started", lambda: child.log_text().count(_STARTED) > starts, START_TIMEOUT_S)
         except BaseException:
             child.kill()
             raise
         return child
+
+    def kill(self) -> None:
+        """SIGKILL; :meth:`start_again` brings it back as it was."""
+        self.child.kill()
+
+    def start_again(self) -> None:
+        """On the same ports, with the same data."""
+        self.child = self._run()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

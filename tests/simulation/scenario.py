@@ -440,7 +440,7 @@ def draw(seed: int) -> Scenario:
         error_rate=rng.choice((0.0, 0.05, 0.25)),
         batch_items=rng.choice((1, 2, 4, 64)),
         records_in_flight=rng.choice((1, 5, 1000)),
-        bytes_in_flight=rng.choice((1000, 10**9, 10**9)),
+        bytes_in_flight=rng.choice((20_000, 10**9, 10**9)),
         conditional=rng.random() < 0.5,
         atomic=rng.random() < 0.4,
         dead_in_a_row=rng.choice((1, 1, NO_LIMIT, NO_LIMIT, NO_LIMIT)),

@@ -1,6 +1,5 @@
 """How waiting changes of one row become one, and which of them may."""
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -106,7 +105,7 @@ def test_merging_leaves_the_changes_as_they_are() -> None:
 
 def test_changes_of_one_lane_are_taken_together() -> None:
     waiting = entries(set_to("a"), set_to("b"))
-    queue = RowQueue(ROW, deque(waiting))
+    queue = RowQueue(ROW, list(waiting))
     assert queue.take() == waiting
     assert queue.take() == []
 
@@ -119,7 +118,7 @@ def test_changes_of_different_lanes_are_taken_one_lane_after_the_other() -> None
         entries(set_to("b"), of=there),
         entries(set_to("c"), of=here),
     )
-    queue = RowQueue(ROW, deque(first + second + third))
+    queue = RowQueue(ROW, first + second + third)
     assert [queue.take(), queue.take(), queue.take()] == [first, second, third]
 
 
@@ -129,7 +128,7 @@ def test_changes_of_lanes_that_are_gone_or_leaving_are_forgotten() -> None:
     gone.held = False
     leaving.leaving = True
     own = entries(set_to("c"), of=mine)
-    queue = RowQueue(ROW, deque(entries(set_to("a"), of=gone) + entries(set_to("b"), of=leaving) + own))
+    queue = RowQueue(ROW, entries(set_to("a"), of=gone) + entries(set_to("b"), of=leaving) + own)
     assert queue.take() == own
     assert not queue.waiting
 

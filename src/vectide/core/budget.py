@@ -1,9 +1,21 @@
-"""Bounded memory: records and bytes received but not yet behind a commit position (invariant 11)."""
+"""Bounded memory: records received but not yet behind a commit position, what they take (invariant 11)."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Final
+
+#: What a record takes beside its content, and how often it takes that: as it came, decoded, and as text to
+#: embed. Measured as the resident memory of 20,000 records that waited for the provider.
+_RECORD_BYTES: Final = 4_500
+_COPIES: Final = 3
+
+
+def memory_of(record_bytes: int) -> int:
+    """About the memory, in bytes, that a record of this size takes from when it is received until it is
+    settled."""
+    return _RECORD_BYTES + _COPIES * record_bytes
 
 
 @dataclass(slots=True)

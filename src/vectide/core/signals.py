@@ -100,7 +100,9 @@ RECORDS_IN_FLIGHT: Final = Metric(
     "vectide_in_flight_records", "gauge", "Records received and not yet settled and committed."
 )
 BYTES_IN_FLIGHT: Final = Metric(
-    "vectide_in_flight_bytes", "gauge", "Bytes of the records received and not yet settled and committed."
+    "vectide_in_flight_bytes",
+    "gauge",
+    "Memory taken by records received and not yet settled and committed, estimated.",
 )
 OLDEST_UNSETTLED: Final = Metric(
     "vectide_oldest_unsettled_age_seconds",

@@ -7,7 +7,7 @@ from collections import Counter
 
 from vectide.core import signals
 from vectide.core.breaker import Breaker
-from vectide.core.budget import Budget
+from vectide.core.budget import Budget, memory_of
 from vectide.core.lane import Lane
 from vectide.core.model import Record
 from vectide.jobs.parts import Parts, StreamPolicy
@@ -55,7 +55,7 @@ class Intake:
     def hold(self, lane: Lane, record: Record) -> None:
         """Count a record in that is new to its lane."""
         lane.tracker.receive(record.offset)
-        size = record.size_bytes
+        size = memory_of(record.size_bytes)
         lane.arrivals[record.offset] = (size, self._parts.clock.monotonic())
         lane.bytes_held += size
         self.budget.take(lane.table, size)

@@ -72,7 +72,7 @@ class Rows:
         work.moved_from = self._moves.origin_of(work)
         if work.moved_from is not None and not self._moves.is_ready(work.moved_from):
             # What it lacks is not in the store yet: changes of the former key are still under way.
-            queue.waiting.extendleft(reversed(entries))
+            queue.waiting[:0] = entries
             self._park(queue)
             return None
         queue.busy = True
@@ -120,7 +120,7 @@ class Rows:
         *absorbed, last = work.entries
         if absorbed:
             absorbed[-1].before_dead = True
-            work.queue.waiting.extendleft(reversed(absorbed))
+            work.queue.waiting[:0] = absorbed
         self._end(work)
         self._let_go([last])
         self.send_letter(work.lane, last.record, work.verdict)
@@ -197,12 +197,12 @@ class Rows:
 
     def retry(self, work: Work) -> None:
         """What the work was planned on is gone: its changes wait again and are looked up anew."""
-        work.queue.waiting.extendleft(reversed(work.entries))
+        work.queue.waiting[:0] = work.entries
         self._end(work)
 
     def postpone(self, work: Work) -> None:
         """The look-up failed and will be repeated: until then newer changes may merge with these."""
-        work.queue.waiting.extendleft(reversed(work.entries))
+        work.queue.waiting[:0] = work.entries
         work.queue.queued = True
         self._end(work)
 
@@ -221,8 +221,7 @@ class Rows:
         for queue in list(self._queues.values()):
             if any(not entry.lane.active for entry in queue.waiting):
                 kept = [entry for entry in queue.waiting if entry.lane.active]
-                queue.waiting.clear()
-                queue.waiting.extend(kept)
+                queue.waiting[:] = kept
             self._release(queue)
 
     def _end(self, work: Work) -> None:
@@ -235,7 +234,7 @@ class Rows:
         if queue.busy or queue.queued:
             return
         while queue.waiting and not queue.waiting[0].lane.active:
-            queue.waiting.popleft()
+            del queue.waiting[0]
         if not queue.waiting:
             self._unpark(queue)
             self._queues.pop(queue.row, None)
