@@ -254,8 +254,8 @@ class StoreSettings(Section):
         default=None,
         description="Database of the collections (chroma, milvus); the server's default one if not given.",
     )
-    schema_name: Annotated[str, Field(min_length=1, max_length=63)] | None = Field(
-        default=None, description="PostgreSQL schema of the tables (pgvector); public if not given."
+    schema_name: Annotated[str, Field(min_length=1, max_length=63)] = Field(
+        default="public", description="PostgreSQL schema of the tables (pgvector)."
     )
     batch_items: Count = Field(default=256, description="Most rows in one read or write.")
     linger_ms: Milliseconds = Field(
@@ -279,7 +279,7 @@ class StoreSettings(Section):
             "vector": self.vector,
             "tenant": self.tenant,
             "database": self.database,
-            "schema": self.schema_name,
+            "schema": self.schema_name if "schema_name" in self.model_fields_set else None,
         }
 
 
