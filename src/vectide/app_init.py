@@ -13,12 +13,12 @@ from vectide.jobs.executor import SystemClock
 from vectide.jobs.proposal import Address, NothingToEmbed, Proposed, connector_json, propose, tables_yaml
 from vectide.ports import Deadline, MissingExtra
 from vectide.settings import SettingsError
-from vectide.settings_sections import StoreSettings
 
 TABLES_FILE = "tables.yaml"
 CONNECTOR_FILE = "connector.json"
-#: Where collections lie unless told otherwise: perhaps beside the source's tables.
-_STORE_SCHEMA = StoreSettings.model_fields["schema_name"].default
+#: PostgreSQL's own default, for the source's tables and for the collections of pgvector: perhaps they lie
+#: beside each other.
+_PUBLIC = "public"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def proposed_files(request: InitRequest) -> tuple[str, str]:
                         table,
                         prefix,
                         [known.id for known in proposals],
-                        lambda name: catalogue.has_relation(_STORE_SCHEMA, name, deadline),
+                        lambda name: catalogue.has_relation(_PUBLIC, name, deadline),
                     )
                 )
             except NothingToEmbed as error:
@@ -87,7 +87,7 @@ def proposed_files(request: InitRequest) -> tuple[str, str]:
 
 def _named(name: str) -> tuple[str, str]:
     schema, _, table = name.rpartition(".")
-    return schema or "public", table
+    return schema or _PUBLIC, table
 
 
 def _facts(found: TableFacts | None, name: str) -> TableFacts:

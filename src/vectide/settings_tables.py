@@ -169,6 +169,12 @@ class TableSettings(Section):
         description="What an emptied source table means: its rows are removed, or the event is passed over.",
     )
 
+    may_vanish: Names = Field(
+        default=(),
+        description="Embedded fields that many documents (MongoDB) may lose one after the other; others are "
+        "taken for renamed then, and halt the table.",
+    )
+
     @field_validator("source")
     @classmethod
     def _source_is_a_topic(cls, source: str) -> str:
@@ -359,6 +365,7 @@ def _mapping(name: str, table: TableSettings, template: Template) -> TableMappin
         on_incomplete=table.on_incomplete,
         types=tuple(table.types.items()),
         on_truncate=table.on_truncate,
+        may_vanish=table.may_vanish,
     )
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from tests.converters import learned_codec, recorded_avro
 from tests.recorded import read as recording
 from tests.recorded import table_of
 
 from vectide.codecs.debezium_json import DebeziumJson
+from vectide.codecs.registry import RegistryCodec
 from vectide.core.failures import Failure, Kind
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Columns, Upserted, Value
@@ -88,8 +90,11 @@ def typed(postgres: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
 
 def recorded(name: str, mapping: TableMapping) -> dict[int, Upserted]:
     """The first event of every row of a recording."""
-    codec, found = DebeziumJson(mapping_of=lambda _: mapping), dict[int, Upserted]()
-    for record in recording(name):
+    found = dict[int, Upserted]()
+    codec: DebeziumJson | RegistryCodec = DebeziumJson(mapping_of=lambda _: mapping)
+    if name.endswith("avro"):
+        codec = learned_codec(name, lambda _: mapping)
+    for record in recorded_avro(name) if name.endswith("avro") else recording(name):
         change = codec.decode(record)
         if isinstance(change, Upserted):
             assert change.key is not None
@@ -105,12 +110,12 @@ LOST = {2: {"c_num"}, 4: {"c_num", "c_tstz"}}
 WRONG = {4: {"c_ts"}}
 
 
-@pytest.mark.parametrize("name", ["types_default_schemas_on", "types_default_schemas_off"])
+@pytest.mark.parametrize("name", ["types_default_schemas_on", "types_default_schemas_off", "types_avro"])
 def test_a_row_read_by_sql_is_the_row_of_its_event(
     typed: EmbeddedPostgres, reader: PostgresRows, deadline: Deadline, name: str
 ) -> None:
-    """Case 46: the same text, metadata and id, whatever brought the row: JSON with schemas, without (the
-    types then come from the source's catalogue), or SQL."""
+    """Cases 46 and 48: the same text, metadata and id, whatever brought the row: JSON with schemas, without
+    (the types then are those of the source's catalogue), Avro, or SQL."""
     known = reader.column_types("public.types", deadline)
     types = {column: type_.declared_name for column, type_ in known.items() if type_.declared_name}
     columns = sorted(known.keys() - NOT_HERE - {"id"})

@@ -129,7 +129,7 @@ def test_a_connector_that_may_not_replicate_is_told(docs: EmbeddedPostgres, dead
 def test_a_table_whose_changes_do_not_arrive_is_told(
     docs: EmbeddedPostgres, deadline: Deadline, prepare: str, told: str
 ) -> None:
-    """Cases 22 and 26: and how to mend it."""
+    """And how to mend it."""
     execute(docs, f'GRANT SELECT ON "Docs" TO {READER}')
     before = failing(findings(docs, deadline)[1])
     execute(docs, prepare)

@@ -22,6 +22,7 @@ from vectide.ports import (
     Embeddings,
     Letter,
     Partition,
+    RowReader,
     Scannable,
     SourceListener,
     Store,
@@ -59,6 +60,8 @@ class RecordedSource:
         self._read: dict[Partition, int] = dict.fromkeys(self._records, 0)
         self._paused: set[Partition] = set()
         self._started = False
+        #: One record at a time, and only when all before it is committed.
+        self.trickles = False
         self._listener: SourceListener
 
     @property
@@ -77,7 +80,10 @@ class RecordedSource:
             if partition in self._paused:
                 continue
             at = self._read[partition]
-            chunk = records[at : at + max_records - len(taken)]
+            most = max_records - len(taken)
+            if self.trickles:
+                most = int(at == 0 or self.committed.get(partition) == records[at - 1].offset + 1)
+            chunk = records[at : at + most]
             taken += chunk
             self._read[partition] = at + len(chunk)
         if not taken:
@@ -175,6 +181,7 @@ class Pump:
         mapping: TableMapping,
         decode: Callable[[Record], Change],
         store: Store | None = None,
+        reader: RowReader | None = None,
     ) -> None:
         self._clock = ManualClock()
         self._mapping = mapping
@@ -196,16 +203,32 @@ class Pump:
             telemetry=silent,
             log=silent,
             random=lambda: 0.5,
+            reader=reader,
         )
         policy = StreamPolicy(breaker=replace(StreamPolicy().breaker, in_a_row=1_000, window=10_000))
         self._stream = Stream(parts, policy)
 
     def run(self) -> None:
         """Until every record is settled and committed."""
+        self._run(lambda: self.source.committed == self.source.ends)
+
+    def run_until_halted(self) -> str:
+        """Until a table halts; then long enough to see that it stays so. The cause."""
+        self._run(lambda: self._halts())
+        halts = self._halts()
+        for _ in range(200):
+            self._stream.step()
+            assert self._halts() == halts
+        return halts[0]
+
+    def _halts(self) -> list[str]:
+        return [trouble.cause for trouble in self._stream.troubles() if trouble.halting]
+
+    def _run(self, is_done: Callable[[], object]) -> None:
         self._stream.start()
         for _ in range(MAX_STEPS):
             self._stream.step()
-            if self.source.committed == self.source.ends:
+            if is_done():
                 return
         raise AssertionError(f"stuck at {self.source.committed} of {self.source.ends}")
 

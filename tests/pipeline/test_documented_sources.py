@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ from vectide.codecs.registry import RegistryCodec
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, Record
 from vectide.core.model import Row as RowId
+from vectide.core.vanishing import LOSSES
 from vectide.ports import Store
 from vectide.stores.pgvector import PgVectorStore
 from vectide.testing.fold import Expected
@@ -300,6 +302,73 @@ def test_a_field_that_one_document_loses_shrinks_its_text_and_its_last_one_remov
         placed = [Record(record.topic, 0, offset, record.key, record.value)]
         pump = ran((placed, codec.decode), PAGES, store)
         assert (pump.sold, len(pump.stored())) == (sold, left)
+
+
+def many_pages(start: int, fields: Callable[[int], dict[str, Any]], count: int = 60) -> list[Record]:
+    """Changes of so many documents, one behind the other."""
+    records = []
+    for at in range(count):
+        document = {**page(0), "_id": at, **fields(at)}
+        (record,) = raw("u", 0, document)
+        records.append(Record(DOCUMENTS, 0, start + at, b'{"id":"%d"}' % at, record.value))
+    return records
+
+
+def pumped(records: list[Record], mapping: TableMapping, store: Store) -> Pump:
+    return Pump(records, mapping, DebeziumJson(mapping_of=lambda _: mapping).decode, store)
+
+
+def whole(number: int) -> dict[str, Any]:
+    return {"title": f"page {number}", "body": "long"}
+
+
+def renamed(number: int) -> dict[str, Any]:
+    return {"title": f"page {number}", "content": "long"}
+
+
+def test_a_field_that_one_document_after_the_other_loses_halts_its_table() -> None:
+    """Case 35: it was renamed. Nothing is embedded with less text; the corrected mapping goes on there."""
+    store = MemoryStore()
+    pumped(many_pages(0, whole), PAGES, store).run()
+    pump = pumped(many_pages(60, renamed), PAGES, store)
+    assert pump.run_until_halted() == "the documents have lost the fields: body"
+    assert pump.sold == []
+    assert all("long" in point.text for point in pump.stored().values())
+    corrected = table_of("{title}[\n\n{content}]", "n", source=DOCUMENTS)
+    pump = pumped(many_pages(60, renamed), corrected, store)
+    pump.run()
+    assert {point.text for point in pump.stored().values()} == {f"page {n}\n\nlong" for n in range(60)}
+    assert pump.sold == []  # the very same texts
+
+
+def test_a_trickle_of_losses_halts_too_and_costs_no_more_than_its_first_documents() -> None:
+    """Case 35."""
+    store = MemoryStore()
+    pumped(many_pages(0, whole), PAGES, store).run()
+    pump = pumped(many_pages(60, renamed), PAGES, store)
+    pump.source.trickles = True
+    assert pump.run_until_halted() == "the documents have lost the fields: body"
+    assert len(pump.sold) == LOSSES - 1
+
+
+@pytest.mark.parametrize(
+    ("mapping", "fields"),
+    [
+        (replace(PAGES, may_vanish=("body",)), renamed),
+        (PAGES, lambda number: whole(number) if number % 10 == 9 else renamed(number)),
+    ],
+    ids=["declared", "some have it"],
+)
+def test_fields_that_only_some_documents_have_may_come_and_go(
+    mapping: TableMapping, fields: Callable[[int], dict[str, Any]]
+) -> None:
+    """Case 35: while there are documents that have it, those without are what they are."""
+    store = MemoryStore()
+    pumped(many_pages(0, whole), mapping, store).run()
+    pump = pumped(many_pages(60, fields), mapping, store)
+    pump.run()
+    without = [point for point in pump.stored().values() if "long" not in point.text]
+    assert len(without) == len([n for n in range(60) if "body" not in fields(n)])
 
 
 # --- CloudEvents ----------------------------------------------------------------------------------------

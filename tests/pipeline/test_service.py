@@ -109,6 +109,21 @@ def test_after_a_kill_no_text_is_sent_again_that_is_stored(shop: Shop, provider:
     assert stored.isdisjoint(provider.texts())
 
 
+def test_a_message_of_five_megabytes_is_processed_and_its_neighbours_too(shop: Shop) -> None:
+    """Case 90: as it comes, with nothing configured for it."""
+    big = shop.upsert(2, "with a photo", photo="a photo in base64 " * 277_800)
+    assert 5_000_000 < len(big.value or b"") < 5 * 2**20  # more than that the embedded broker does not keep
+    with running(shop.environment(VECTIDE_LIMITS__BYTES_IN_FLIGHT="4MiB")):
+        shop.produce(shop.upsert(1, "before"))
+        until(lambda: shop.committed() == 1, "the one before to be committed")
+        shop.produce(big)
+        until(lambda: shop.committed() == 2, "the big one to be committed")
+        shop.produce(shop.upsert(3, "after"))
+        until(lambda: shop.committed() == 3, "the one after to be committed")
+    assert shop.stored() == {1: "before", 2: "with a photo", 3: "after"}
+    assert shop.letters() == []
+
+
 def test_garbage_goes_to_the_dead_letters_and_its_neighbours_to_the_store(shop: Shop) -> None:
     garbage = b"\x00\xff not an event"
     shop.produce(shop.upsert(1, "before"), shop.raw(garbage, key=b"{"), shop.upsert(2, "after"))

@@ -343,7 +343,9 @@ EXTENDED = {**STRICT, "n": {"$numberInt": "5"}, "at": {"$date": {"$numberLong": 
 def test_a_document_is_the_same_in_every_flavour_of_its_json(document: dict[str, Any], op: str) -> None:
     """Case 32."""
     change = upserted(mongo(op, document), MONGO_KEY)
-    assert change == Upserted({"id": OID}, DOCUMENT, op=op, committed_ms=5, table="shop.docs")
+    assert change == Upserted(
+        {"id": OID}, DOCUMENT, op=op, committed_ms=5, table="shop.docs", is_document=True
+    )
 
 
 def test_a_raw_and_a_flattened_document_are_one_point() -> None:

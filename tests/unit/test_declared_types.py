@@ -1,6 +1,10 @@
 """A declared type and values that it was not made for: the value, or a refusal; never another one."""
 
+from contextlib import suppress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.recorded import table_of
 
 from vectide.codecs.debezium_json import DebeziumJson
@@ -85,6 +89,24 @@ def test_types_are_named_as_each_database_names_them(name: str, meaning: str) ->
 def test_a_name_that_does_not_say_enough_is_refused_with_what_to_write(name: str, told: str) -> None:
     with pytest.raises(TypeNameError, match=told):
         parse_type(name)
+
+
+WORDS = (
+    "decimal number time timestamp interval bit enum money set day unsigned max a 2 -3 99999 * ( ) , ' [] ²"
+)
+PIECES = st.sampled_from([*WORDS.split(), " ", " with time zone", " to "])
+
+
+@given(st.one_of(st.text(max_size=30), st.lists(PIECES, max_size=8).map("".join)))
+def test_any_text_is_a_type_or_refused_by_name(text: str) -> None:
+    """Case 169: and a type that there is reads or refuses, and does nothing else."""
+    try:
+        read = parse_type(text).read
+    except TypeNameError:
+        return
+    for value in ("1234", 5, True, {"a": 1}, [1], "", "2026-01-01"):
+        with suppress(DecodeError):
+            read(value)
 
 
 def test_a_long_name_is_read_or_refused_at_once() -> None:

@@ -448,6 +448,7 @@ def test_without_a_soft_delete_rule_no_row_is_soft_deleted() -> None:
         ({"soft_delete": SoftDelete("")}, "soft_delete names no column"),
         ({"soft_delete": SoftDelete("a", ())}, "empty list of values"),
         ({"on_incomplete": ("stored", "guess")}, "not guess"),
+        ({"may_vanish": ("nothing",)}, "may_vanish names 'nothing', which is not embedded"),
     ],
 )
 def test_a_mapping_that_contradicts_itself_cannot_be_built(changes: dict[str, Any], problem: str) -> None:

@@ -189,6 +189,7 @@ class DebeziumJson:
             table_of(source),
             self._rows.key_in_header(record, OLD_KEY_HEADER) if op == "c" else None,
             position_of(source),
+            is_document=isinstance(after, str),
         )
 
     def _deleted(
@@ -291,10 +292,21 @@ class DebeziumJson:
             return Deleted(key, columns, row.committed_ms, new_key, row.position)
         if is_signal(columns):
             return Ignored("signal")
-        if is_document(document, key):
+        document_like = is_document(document, key)
+        if document_like:
             columns = dict.fromkeys(expected.columns) | dict(columns)
         old_key = self._rows.key_in_header(record, OLD_KEY_HEADER)
-        return Upserted(key, columns, unavailable, row.op, row.committed_ms, row.table, old_key, row.position)
+        return Upserted(
+            key,
+            columns,
+            unavailable,
+            row.op,
+            row.committed_ms,
+            row.table,
+            old_key,
+            row.position,
+            document_like,
+        )
 
     def _key_or_none(self, record: Record) -> Columns | None:
         try:

@@ -47,6 +47,11 @@ class Lane:
     #: A truncate: what was received before it has to end first, what comes after it is not taken in, and what
     #: was taken in undecoded waits behind it.
     barrier: Record | None = None
+    #: The first record that the mapping does not fit: all before it is done, then the lane halts for
+    #: ``stop_cause``. ``stopped``: the record was met, and nothing more is taken in.
+    stop_at: int | None = None
+    stop_cause: str = ""
+    stopped: bool = False
     #: Works and letters that are under way for this lane.
     busy: int = 0
     #: Set where the lane is there for one dead letter that is replayed, beside the lane of its partition:
@@ -97,6 +102,21 @@ class Lane:
             probe_at_s=probe_at_s,
             resting=True,
             committed=self.committed,
+        )
+
+    def stopping_successor(self, offset: int, cause: str) -> Lane:
+        """The lane that takes over from this one to do what comes before ``offset``, and then to halt."""
+        return Lane(
+            self.topic,
+            self.partition,
+            self.log,
+            self.mapping,
+            Tracker(self.tracker.position),
+            leaving=self.leaving,
+            paused=self.paused,
+            committed=self.committed,
+            stop_at=offset,
+            stop_cause=cause,
         )
 
     def position_of(self, record: Record, source: SourcePosition | None = None) -> Position:

@@ -81,6 +81,7 @@ class TableMapping:
     is one chunk, however long. ``on_incomplete``: where an unavailable column's text comes from, in order.
     ``types`` names the type of columns (also of key columns) for events that do not tell it. ``where``: rows
     that do not match it have no points. ``on_truncate``: ``purge`` removes all points, ``skip`` none.
+    ``may_vanish``: embedded fields that any number of documents may lose, without an alarm.
     Building one raises :class:`MappingError` with every problem found.
     """
 
@@ -98,6 +99,7 @@ class TableMapping:
     types: tuple[tuple[str, str], ...] = ()
     where: Where | None = None
     on_truncate: str = "purge"
+    may_vanish: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         problems = [
@@ -418,6 +420,9 @@ def _column_problems(mapping: TableMapping) -> Iterator[str]:
         yield "the template is empty: name at least one column to embed"
     elif not mapping.template.columns:
         yield "the template names no column: every row would have the same text"
+    for name in mapping.may_vanish:
+        if name not in mapping.template.columns:
+            yield f"may_vanish names {name!r}, which is not embedded"
     yield from _chunking_problems(mapping.chunking)
     for name in _repeated(mapping.key):
         yield f"key names the column {name!r} more than once"

@@ -201,7 +201,8 @@ class Upserted:
     ``columns`` lacks the names in ``unavailable``: the source did not send their (unchanged) value.
     ``key`` is None when the Kafka key was null; the mapping may then find the key among the columns.
     ``committed_ms`` is when the source committed it (ms since the epoch), ``source`` where that stands in the
-    source's log; None when the event does not say.
+    source's log; None when the event does not say. ``is_document``: it has fields that come and go, instead
+    of columns; those that the mapping names are null where it has none.
     """
 
     key: Columns | None
@@ -212,6 +213,7 @@ class Upserted:
     table: str = ""
     old_key: Columns | None = None
     source: SourcePosition | None = None
+    is_document: bool = False
 
 
 @dataclass(frozen=True, slots=True)

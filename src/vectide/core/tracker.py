@@ -35,6 +35,11 @@ class Tracker:
         return len(self._unsettled)
 
     @property
+    def first(self) -> int | None:
+        """The oldest record that is not settled."""
+        return self._received[0] if self._received else None
+
+    @property
     def settled_ahead(self) -> int:
         """Records that are settled but wait behind an unsettled one."""
         return len(self._received) - len(self._unsettled)

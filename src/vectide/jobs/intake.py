@@ -38,10 +38,14 @@ class Intake:
 
     def accept(self, record: Record) -> Lane | None:
         """Count the record in; None when nobody here owns its partition, its lane rests (the record is read
-        again when the lane tries again) or has a barrier (and again when that is gone), or it was received
-        before."""
+        again when the lane tries again), has a barrier (and again when that is gone) or stops before it, or
+        it was received before."""
         lane = self._lanes.get((record.topic, record.partition))
         if lane is None or not lane.active or lane.resting or lane.barrier is not None:
+            return None
+        if lane.stop_at is not None and record.offset >= lane.stop_at:
+            lane.stopped = True
+            self._set_paused([lane], paused=True)
             return None
         if not lane.tracker.is_new(record.offset):
             return None
@@ -102,7 +106,7 @@ class Intake:
         tables = len({lane.table for lane in self._lanes.values()})
         pause, resume = [], []
         for lane in self._lanes.values():
-            if lane.resting or lane.leaving or lane.barrier is not None:
+            if lane.resting or lane.leaving or lane.stopped or lane.barrier is not None:
                 continue
             full = self.budget.is_full(lane.table, tables, stopped=lane.paused)
             if full and not lane.paused:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from vectide.core import signals
 from vectide.core.completion import carried, completed
 from vectide.core.failures import Failure
-from vectide.core.lane import RowQueue
-from vectide.core.model import Order, Row, Stamp, Upserted
+from vectide.core.lane import Entry, Lane, RowQueue
+from vectide.core.model import Order, Record, Row, Stamp, Upserted
 from vectide.core.planner import (
     Drift,
     EmbedText,
@@ -25,6 +25,7 @@ from vectide.core.planner import (
 )
 from vectide.core.station import Station, Unit
 from vectide.core.values import ValueRefused
+from vectide.core.vanishing import Vanishing
 from vectide.jobs.calls import Caller
 from vectide.jobs.epochs import Epochs
 from vectide.jobs.parts import Parts
@@ -45,7 +46,7 @@ _DECISIONS = {
 
 
 class LookUp:
-    """``embed`` and ``write`` take the works on; ``halt`` stops a table that cannot be mapped."""
+    """``embed`` and ``write`` take the works on; ``halt_at`` stops a lane before what cannot be mapped."""
 
     def __init__(
         self,
@@ -53,14 +54,15 @@ class LookUp:
         caller: Caller,
         rows: Rows,
         timeout_s: float,
-        halt: Callable[[str, str], None],
+        halt_at: Callable[[Lane, Record, str], None],
     ) -> None:
         self._parts = parts
         self._caller = caller
         self._rows = rows
         self._timeout_s = timeout_s
-        self._halt = halt
+        self._halt_at = halt_at
         self._epochs = Epochs(parts.telemetry, parts.log)
+        self._vanishing = Vanishing()
         self.embed: Callable[[Work, EmbedText], None]
         self.write: Callable[[Work], None]
         #: Asks the source for what a change lacks, then plans it again; None where no source is configured.
@@ -145,6 +147,8 @@ class LookUp:
             count_tokens=self._parts.embedder.count_tokens,
         )
         work.plan = plan(merged.change, known, mapping)
+        if self._has_vanished(work):
+            return
         decision = _DECISIONS[type(work.plan)]
         try:
             work.plan = made_legal(work.plan, self._parts.store.capabilities)
@@ -153,6 +157,22 @@ class LookUp:
             return
         self._parts.telemetry.count(signals.CHANGES_DECIDED, table=lane.table, decision=decision)
         self._perform(work)
+
+    def _has_vanished(self, work: Work) -> bool:
+        """Whether the documents of the table lose a field one after the other: then its lane halts here."""
+        lane, change = work.lane, work.merged.change
+        if lane.is_replay or lane.mapping is None or not isinstance(change, Upserted):
+            return False
+        if work.plan == Skip("already_applied"):
+            return False  # it says nothing of today's documents
+        stored = {} if work.stamp is None else work.stamp.columns
+        vanished = self._vanishing.met(work.row, change, lane.mapping, stored)
+        if vanished:
+            names = ", ".join(vanished)
+            self._parts.log.error("fields_vanished", table=lane.table, missing=names)
+            self._rows.forget(work)
+            self._halt_at(lane, work.entries[0].record, f"the documents have lost the fields: {names}")
+        return bool(vanished)
 
     def _perform(self, work: Work) -> None:
         match work.plan:
@@ -171,8 +191,9 @@ class LookUp:
             case Drift(columns):
                 names = ", ".join(columns)
                 self._parts.log.error("schema_drift", table=work.lane.table, missing=names)
+                first = next(entry for entry in work.entries if _lacks_columns(entry))
                 self._rows.forget(work)
-                self._halt(work.lane.table, f"the events lack mapped columns: {names}")
+                self._halt_at(work.lane, first.record, f"the events lack mapped columns: {names}")
             case _:
                 self.write(work)
 
@@ -209,6 +230,11 @@ def made_legal(planned: Plan, able: Capabilities) -> Plan:
             metadata = able.legal(given)
             return planned if metadata == given else replace(planned, metadata=metadata)
     return planned
+
+
+def _lacks_columns(entry: Entry) -> bool:
+    mapping, change = entry.lane.mapping, entry.change
+    return mapping is not None and isinstance(change, Upserted) and bool(mapping.missing(change))
 
 
 def _may_need_values(work: Work) -> bool:

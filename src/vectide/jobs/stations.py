@@ -12,7 +12,7 @@ from vectide.core.batcher import BatchLimits
 from vectide.core.failures import FailurePolicy
 from vectide.core.lane import Lane, RowQueue
 from vectide.core.lifecycle import Trouble
-from vectide.core.model import Position, Row
+from vectide.core.model import Position, Record, Row
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
 from vectide.jobs.embed import Embed
@@ -36,11 +36,12 @@ _NEVER = 2**62
 @dataclass(frozen=True, slots=True)
 class Ends:
     """What the stations ask of the pump: ``settle`` a record, ``may_dead_letter`` one more of a table,
-    ``halt`` a table for a cause, ``lift`` the barrier of a lane."""
+    ``halt`` a table for a cause, or one lane of it ``halt_at`` a record; ``lift`` the barrier of a lane."""
 
     settle: Settle
     may_dead_letter: Callable[[str], bool]
     halt: Callable[[str, str], None]
+    halt_at: Callable[[Lane, Record, str], None]
     lift: Callable[[Lane], None]
 
 
@@ -70,7 +71,7 @@ class Stations:
         self._write = Write(parts, caller, rows, policy.store_timeout_s)
         embed = self._station("embed", self._embed_limits(), policy.embed_concurrency, policy.failures)
         self._embed = Embed(parts, caller, rows, embed, policy.embed_timeout_s, self._add_write)
-        self._look_up = LookUp(parts, caller, rows, policy.store_timeout_s, ends.halt)
+        self._look_up = LookUp(parts, caller, rows, policy.store_timeout_s, ends.halt_at)
         self._look_up.embed = self._embed.add
         self._look_up.write = self._add_write
         self._reread: ReRead | None = None

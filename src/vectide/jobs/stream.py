@@ -41,7 +41,7 @@ class Stream:
         self._policy = policy
         self.lanes: dict[Partition, Lane] = {}
         self.intake = Intake(parts, policy, self.lanes)
-        ends = Ends(self.settle, self._may_dead_letter, self.halt, self._lift)
+        ends = Ends(self.settle, self._may_dead_letter, self.halt, self._halt_at, self._lift)
         self.stations = Stations(parts, policy, ends, self.intake, self.lanes)
         self.stations.schemas.decode = self._decode
         self.stations.schemas.refuse = self._refuse
@@ -74,6 +74,7 @@ class Stream:
         self._flowing = bool(records)
         for record in records:
             self._receive(record)
+        self._halt_stopped()
         self.stations.schemas.drain()
         self.stations.replays.step()
         self._dispatch()
@@ -240,9 +241,11 @@ class Stream:
 
     def on_end(self, partition: Partition, offset: int) -> None:
         lane = self.lanes.get(partition)
-        # A resting lane has forgotten records before this end, a leaving one or one with a barrier does not
-        # take them in.
-        if lane is not None and lane.active and not lane.resting and lane.barrier is None:
+        # A resting lane has forgotten records before this end, a leaving one or one with a barrier or a stop
+        # does not take them in.
+        if lane is None or not lane.active or lane.resting or lane.stop_at is not None:
+            return
+        if lane.barrier is None:
             lane.tracker.reach(offset)
             self._caught_up(lane)
 
@@ -275,12 +278,35 @@ class Stream:
         """
         running = [lane for lane in self.lanes.values() if lane.table == table and not lane.resting]
         for lane in running:
-            self._parts.log.error("table_halted", table=table, cause=cause, partition=lane.partition)
-            self._forget([lane])
-            successor = lane.halted_successor(cause, self._now() + self._policy.halt_probe_s)
-            self.lanes[lane.id] = successor
-            self._parts.source.pause([lane.id])
-            successor.paused = True
+            self._halt_lane(lane, cause)
+
+    def _halt_lane(self, lane: Lane, cause: str) -> None:
+        self._parts.log.error("table_halted", table=lane.table, cause=cause, partition=lane.partition)
+        self._forget([lane])
+        successor = lane.halted_successor(cause, self._now() + self._policy.halt_probe_s)
+        self.lanes[lane.id] = successor
+        self._parts.source.pause([lane.id])
+        successor.paused = True
+
+    def _halt_at(self, lane: Lane, record: Record, cause: str) -> None:
+        """Halt the lane at this record, with everything before it done: who corrects the mapping needs the
+        new one from here on, and the old one up to here.
+
+        What was received is read again up to the record, since a change before it may have merged with one
+        behind it.
+        """
+        first = lane.tracker.first
+        if lane.leaving or first is None or first >= record.offset:
+            self._halt_lane(lane, cause)
+            return
+        self._forget([lane])
+        self.lanes[lane.id] = lane.stopping_successor(record.offset, cause)
+        self._parts.source.rewind(lane.id, lane.tracker.position)
+
+    def _halt_stopped(self) -> None:
+        for lane in list(self.lanes.values()):
+            if lane.stopped and lane.active and not lane.tracker.outstanding:
+                self._halt_lane(lane, lane.stop_cause)
 
     # --- stop -------------------------------------------------------------------------------------------
 

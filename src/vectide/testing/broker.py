@@ -226,7 +226,8 @@ def produce(bootstrap: str, records: Iterable[Record]) -> None:
         if error is not None:
             failures.append(str(error))
 
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, "log_level": 0})
+    limits = {"message.max.bytes": 64 * 2**20}
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, "log_level": 0, **limits})
     for record in records:
         producer.produce(
             record.topic,
