@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -58,6 +57,7 @@ from vectide.stores.pointwise import (
     scan_ranges,
     stamps_of,
 )
+from vectide.stores.refusals import check_made_for, refusing
 
 CAPABILITIES: Final = Capabilities(
     kind="milvus",
@@ -133,7 +133,7 @@ class MilvusStore:
         if self.verify(spec, deadline):
             return
         made_for = {"dimensions": spec.dimensions, "metric": spec.metric, "space": spec.space}
-        with self._refusing(spec):
+        with refusing("milvus", spec):
             self._create(_REGISTRY, registry_schema(), "L2", deadline)
             note = {"name": spec.name, "made_for": made_for, "vector": [0.0, 0.0]}
             self._call(deadline, lambda client, limits: client.upsert(_REGISTRY, [note], **limits))
@@ -148,7 +148,7 @@ class MilvusStore:
             raise StartupRefused(
                 f"a milvus collection cannot be named {spec.name!r}: letters, digits and underscores can"
             )
-        with self._refusing(spec):
+        with refusing("milvus", spec):
             there = self._call(deadline, lambda client, limits: client.has_collection(spec.name, **limits))
             try:
                 shape = self._shape(spec.name, deadline, fresh=True)
@@ -161,7 +161,7 @@ class MilvusStore:
                         "choose another name"
                     ) from None
                 return False
-        _check(shape, spec)
+        check_made_for(spec, shape.dimensions, shape.metric, shape.space)
         return bool(there)
 
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
@@ -327,35 +327,8 @@ class MilvusStore:
                 self._client = MilvusClient(**self._settings, timeout=timeout_s)
             return self._client
 
-    @contextmanager
-    def _refusing(self, spec: CollectionSpec) -> Iterator[None]:
-        """What an operator must mend before the start, as a refusal."""
-        try:
-            yield
-        except AdapterError as error:
-            kind, cause = error.failure.kind, error.failure.cause
-            if kind in (Kind.TRANSIENT, Kind.THROTTLED) or cause in ("collection_missing", "disk_full"):
-                raise
-            raise StartupRefused(
-                f"the milvus store refuses collection {spec.name!r}: {error.failure.detail}"
-            ) from None
-
 
 create = MilvusStore
-
-
-def _check(shape: Shape, spec: CollectionSpec) -> None:
-    expected = (
-        ("dimensions", shape.dimensions, spec.dimensions),
-        ("metric", shape.metric, spec.metric),
-        ("space", shape.space, spec.space),
-    )
-    for what, has, wanted in expected:
-        if has != wanted:
-            raise StartupRefused(
-                f"collection {spec.name!r} has {what} {has}, but {wanted} is configured: "
-                "configure what it has, or use another collection"
-            )
 
 
 def _check_texts(changes: Changes) -> None:
