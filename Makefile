@@ -9,6 +9,9 @@ BIN := .venv/bin
 # Simulation: seeds and the first of them. `make simulate SEEDS=1 FIRST=4711` repeats one.
 SEEDS ?= 10000
 FIRST ?= 0
+# Exhaustive simulation: changes, and how many choices of a schedule may differ from what comes first.
+EVENTS ?= 3
+DEVIATIONS ?= 1
 
 .PHONY: help
 help: ## list the verbs
@@ -46,6 +49,10 @@ chart: setup ## the Helm chart, alert rules and compose file, promtool included 
 .PHONY: simulate
 simulate: setup ## the pump against simulated parts: SEEDS=10000 from FIRST=0
 	@$(BIN)/python -m tests.simulation.run $(FIRST) $(SEEDS)
+
+.PHONY: explore
+explore: setup ## every schedule of small worlds: EVENTS=3 changes, DEVIATIONS=1 from what comes first
+	@$(BIN)/python -m tests.simulation.exhaustive $(EVENTS) $(DEVIATIONS)
 
 .PHONY: mutants
 mutants: setup ## plant every defect of tests/mutants, and show the test that finds it (ARGS= words of their names)
@@ -94,6 +101,8 @@ nightly: setup ## whatever takes longer: the real stack, many more simulated see
 	@$(MAKE) chaos
 	@$(MAKE) outage MINUTES=4
 	@$(MAKE) simulate SEEDS=20000 FIRST=$(shell date +%Y%m%d)00000
+	@$(MAKE) explore EVENTS=4
+	@$(MAKE) explore EVENTS=2 DEVIATIONS=2
 	@$(MAKE) mutants
 	@$(MAKE) bench
 

@@ -16,6 +16,7 @@ MEANINGS: Final[dict[str, str]] = {
     "atomic_calls": "a row of several chunks changes in one step; else it is marked open meanwhile",
     "read_your_writes": "a look-up sees every write that was confirmed before it",
     "conditional_writes": "the store itself refuses a write that is older than what it holds",
+    "update_only": "a late write of a row that was deleted meanwhile does not bring it back",
     "nested_metadata": "objects and lists of lists stay what they are; else they are canonical JSON text",
     "null_metadata": "a null is kept; else the name is left out",
     "max_integer": "integers beyond it are text",

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vectide.core.failures import Failure
-from vectide.core.model import Change, Columns, Point, Record, Row, Stamp, Value
+from vectide.core.model import Change, Columns, Point, Position, Record, Row, Stamp, Value
 from vectide.core.replays import Answer, Request
 from vectide.core.values import normalise
 
@@ -268,6 +268,8 @@ class Capabilities:
     conditional_writes: bool
     nested_metadata: bool
     null_metadata: bool
+    #: A :class:`Put` that is only for a row that is there makes none.
+    update_only: bool = False
     #: Integers beyond +- this are written as text.
     max_integer: int = 2**53
     #: NUL characters are legal inside strings.
@@ -306,12 +308,14 @@ class Put:
     """Write the whole point: vector, metadata (replacing what was there), text, stamp, values.
 
     Metadata names in ``keep`` have the value that the row's chunk 0 holds (their source column was
-    unavailable), also in a chunk that is new.
+    unavailable), also in a chunk that is new. ``only_if_present``: this is chunk 0 of a row that had one;
+    where it is gone, nothing is written (for stores that claim ``update_only``).
     """
 
     point: Point
     vector: Vector
     keep: frozenset[str] = frozenset()
+    only_if_present: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,10 +359,12 @@ class Trim:
 @dataclass(frozen=True, slots=True)
 class Remove:
     """Remove every point of the row: those of ``ids`` (chunk 0 first), and, where the store finds them
-    without being told their ids, all others."""
+    without being told their ids, all others. ``position``: that of the change for which they go, compared
+    like that of a stamp; None removes whatever there is."""
 
     row: Row
     ids: tuple[str, ...]
+    position: Position | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +382,7 @@ class Effect(Enum):
     """What became of one write."""
 
     APPLIED = "applied"
-    #: A patch or mark met no point: the row must be written whole.
+    #: What is only for a row that is there (a patch, a mark, such a put) met none: look again.
     MISSING = "missing"
     #: The store holds something newer; nothing was changed.
     SUPERSEDED = "superseded"

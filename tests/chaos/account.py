@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import psycopg
 from psycopg import sql
-from tests.chaos.history import TABLES, Held, History, RowId
+from tests.chaos.history import TABLES, Held, History, RowId, Table
 from tests.chaos.stage import DIMENSIONS, Stage
 
 from vectide.core.letters import DeadLetter
@@ -31,10 +31,12 @@ class Stored:
     flaws: tuple[str, ...]
 
 
-def read_store(store: psycopg.Connection[Any], *, vectors: bool = False) -> dict[RowId, Stored]:
+def read_store(
+    store: psycopg.Connection[Any], tables: Sequence[Table] = TABLES, *, vectors: bool = False
+) -> dict[RowId, Stored]:
     """Every row. Tables that are not there yet have none."""
     rows: dict[RowId, list[tuple[Any, ...]]] = defaultdict(list)
-    for table in TABLES:
+    for table in tables:
         column = sql.SQL("embedding::real[]" if vectors else "NULL")
         query = sql.SQL("SELECT row_key, chunk, text, metadata, stamp, {} FROM {} ORDER BY row_key, chunk")
         try:

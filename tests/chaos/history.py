@@ -145,18 +145,21 @@ class Crowd:
 
 
 class History:
-    """A source with two tables, at first of about ``rows`` rows together. :meth:`events` goes on with it; the
+    """A source of one or two tables, at first of about ``rows`` rows. :meth:`events` goes on with it, and the
     rest is what must have come of it."""
 
-    def __init__(self, seed: int, rows: int = 120, *, poison: bool = True) -> None:
+    def __init__(
+        self, seed: int, rows: int = 120, *, poison: bool = True, tables: Sequence[Table] = TABLES
+    ) -> None:
+        self._tables = tables
         self._kinds = {kind: weight for kind, weight in KINDS.items() if poison or kind not in POISONOUS}
         self._chance = random.Random(f"history {seed}")  # noqa: S311
         self._rows = rows
         self._ids = itertools.count(1)
         self._versions = itertools.count(1)
         self._ends: Counter[tuple[str, int]] = Counter()
-        self._living = {table.name: Crowd() for table in TABLES}
-        self._dead = {table.name: Crowd() for table in TABLES}
+        self._living = {table.name: Crowd() for table in tables}
+        self._dead = {table.name: Crowd() for table in tables}
         self.lives: dict[RowId, Life] = {}
         #: How often each text may be paid for: the times that it came to a row that did not hold it.
         self.worth: Counter[str] = Counter()
@@ -191,9 +194,9 @@ class History:
             yield from self._happens()
 
     def _happens(self) -> Iterator[Message]:
-        table = self._chance.choices(TABLES, (2, 1))[0]
+        table = self._chance.choices(self._tables, (2, 1)[: len(self._tables)])[0]
         living = self._living[table.name]
-        kinds = {"insert": 1.0} if len(living) < self._rows // len(TABLES) else self._kinds
+        kinds = {"insert": 1.0} if len(living) < self._rows // len(self._tables) else self._kinds
         kind = self._chance.choices(tuple(kinds), tuple(kinds.values()))[0]
         self.kinds[kind] += 1
         yield from getattr(self, f"_{kind}")(table, living.any(self._chance) if living else 0)

@@ -21,6 +21,7 @@ from vectide.ports import (
     AdapterError,
     CollectionSpec,
     Deadline,
+    Remove,
     Scannable,
     Searchable,
     StartupRefused,
@@ -249,7 +250,15 @@ class Between:
         return self._answer(method, path, key, body)
 
 
-@pytest.mark.parametrize("late", [put(row(1), 5, text="late"), patch(row(1), 5), mark(row(1), 5)])
+@pytest.mark.parametrize(
+    "late",
+    [
+        put(row(1), 5, text="late"),
+        patch(row(1), 5),
+        mark(row(1), 5),
+        Remove(row(1), (row(1).head_id,), stamp(5).position),
+    ],
+)
 def test_a_late_writer_does_not_overwrite_what_came_after_its_read(
     server: QdrantServer, qdrant: QdrantStore, deadline: Deadline, late: Any
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 from vectide import stores
 from vectide.core.chunks import MAX_CHUNKS
 from vectide.core.failures import Kind
-from vectide.core.model import Row, SourcePosition, Stamp, Value, text_hash
+from vectide.core.model import Position, Row, SourcePosition, Stamp, Value, text_hash
 from vectide.ports import (
     APPLIED,
     MISSING,
@@ -456,6 +456,73 @@ def test_later_chunks_share_the_fate_of_their_superseded_head(conditional: Point
     assert outcomes == [SUPERSEDED] * 4 + [APPLIED] * 2
     assert chunks_of(conditional, one) == {0: ("text", {}), 1: ("b", {})}
     assert chunks_of(conditional, two) == {0: ("text", {}), 1: ("b", {})}
+
+
+def test_an_older_removal_leaves_a_row_that_came_back(conditional: Points) -> None:
+    """Invariant 3: with all its chunks."""
+    one, ids = row(1), (row(1).head_id, chunk_id(row(1), "more 1"))
+    conditional.write(put(one, 10), put_chunk(one, 1))
+    older = [Position("log", 0, 9), Position("log", 0, 0)]
+    assert [conditional.write(Remove(one, ids, at)) for at in older] == [[SUPERSEDED]] * 2
+    assert chunks_of(conditional, one) == {0: ("text", {}), 1: ("more 1", {})}
+    for at in (Position("log", 0, 10), Position("log", 0, 11), Position("other log", 0, 9), None):
+        conditional.write(put(one, 10), put_chunk(one, 1))
+        assert conditional.write(Remove(one, ids, at)) == [APPLIED]
+        assert list(conditional.scan()) == []
+    assert conditional.write(Remove(one, ids, older[0])) == [APPLIED]
+
+
+# --- updates only ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def updating(points: Points) -> Points:
+    if not points.store.capabilities.update_only:
+        pytest.skip("the store does not claim updates only")
+    return points
+
+
+def test_a_put_that_is_only_for_a_row_that_is_there_makes_none(updating: Points) -> None:
+    """Invariant 3: a late write of a deleted row does not bring it back."""
+    updating.write(put(row(1), 1))
+    again = [replace(put(row(key), 5, text="new"), only_if_present=True) for key in (1, 2)]
+    assert updating.write(*again, put(row(3), 5)) == [APPLIED, MISSING, APPLIED]
+    assert updating.stamps(row(1), row(2), row(3)) == [stamp(5, text="new"), None, stamp(5)]
+    assert updating.write(again[0]) == [APPLIED]
+
+
+def test_a_put_only_for_a_row_that_is_there_replaces_the_whole_point(updating: Points) -> None:
+    before = put(row(1), 1, text="old", metadata={"a": 1, "stays": [2]}, values={"n": "x"}, at=vector(1.0))
+    updating.write(before)
+    again = put(row(1), 2, text="new", metadata={"d": 4}, keep=frozenset({"stays"}), at=vector(0.0, 1.0))
+    assert updating.write(replace(again, only_if_present=True)) == [APPLIED]
+    [point] = updating.scan(vectors=True)
+    assert (point.text, point.metadata, point.stamp) == (
+        "new",
+        {"d": 4, "stays": [2]},
+        stamp(2, text="new"),
+    )
+    assert point.vector is not None
+    assert point.vector.tolist() == [0.0, 1.0, 0.0, 0.0]
+    assert (point.text_hash, updating.stamps(row(1), values=True)[0].values) == (text_hash("new"), None)
+
+
+def test_a_put_only_for_a_row_that_is_there_is_conditional_as_well(updating: Points) -> None:
+    if not updating.store.capabilities.conditional_writes:
+        pytest.skip("the store does not claim conditional writes")
+    updating.write(put(row(1), 10))
+    older = replace(put(row(1), 9, text="old"), only_if_present=True)
+    assert updating.write(older, put_chunk(row(1), 1)) == [SUPERSEDED, SUPERSEDED]
+    assert chunks_of(updating, row(1)) == {0: ("text", {})}
+
+
+def test_later_chunks_are_left_alone_where_a_put_met_no_row(updating: Points) -> None:
+    """Invariant 8."""
+    if not updating.store.capabilities.atomic_calls:
+        pytest.skip("the store does not claim atomic calls")
+    head = replace(put(row(1), 5), only_if_present=True)
+    assert updating.write(put_chunk(row(1), 1), head) == [MISSING, MISSING]
+    assert list(updating.scan()) == []
 
 
 # --- values, names, keys --------------------------------------------------------------------------------

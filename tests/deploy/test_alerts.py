@@ -6,7 +6,6 @@ The cases of the alerts are in ``alerts_test.yaml``, in the language of promtool
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -25,8 +24,6 @@ ROOT = Path(__file__).parents[2]
 FILES = ROOT / "helm" / "vectide" / "files"
 CASES = ROOT / "tests" / "deploy" / "alerts_test.yaml"
 RUNBOOKS = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
-#: Set to 1 where a tool that is missing must not pass as a skip.
-MUST_RUN = "VECTIDE_CHART_MUST_RUN"
 #: What a query of the dashboard is when Grafana has filled in its variables.
 FILLED_IN = {
     "$__rate_interval": "5m",
@@ -34,19 +31,6 @@ FILLED_IN = {
     "$job": ".*",
     "$usd_per_million_tokens": "0.02",
 }
-
-
-@pytest.fixture(scope="session")
-def promtool() -> str:
-    found = subprocess.run(  # noqa: S603 (a script of ours)
-        [ROOT / "scripts" / "promtool.sh"], capture_output=True, text=True, check=False
-    )
-    if found.returncode != 0:
-        reason = f"no promtool: {found.stderr.strip()}"
-        if os.environ.get(MUST_RUN) == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found.stdout.strip()
 
 
 def ran(promtool: str, *arguments: object) -> tuple[int, str]:

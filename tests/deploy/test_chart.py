@@ -116,7 +116,11 @@ def test_the_service_takes_what_the_chart_gives_it(example: str, tmp_path: Path)
     assert volumes["tables"]["configMap"]["name"] == tables["metadata"]["name"]
     sources = volumes["secrets"]["projected"]["sources"]
     files = {item["path"] for source in sources for item in source["secret"]["items"]}
-    contents = {"VECTIDE_STORE__DSN": "postgresql://a@b/c", "VECTIDE_KAFKA__EXTRA": "{}"}
+    contents = {
+        "VECTIDE_STORE__DSN": "postgresql://a@b/c",
+        "VECTIDE_KAFKA__EXTRA": "{}",
+        "VECTIDE_STORE__URL": "http://a",
+    }
     (tmp_path / "tables.yaml").write_text(tables["data"]["tables.yaml"], "utf-8")
     for name in files:
         (tmp_path / name).write_text(contents.get(name, "secret"), "utf-8")

@@ -14,6 +14,7 @@ from typing import Any, Final
 _ENTER: Final = """
 set -eu
 root=$1 at=$2 user=$3; shift 3
+for mount; do [ "$mount" != -- ] || break; mkdir -p "$root${mount#*:}"; done # as a runtime does
 mount --bind "$root" "$at"
 mount -o remount,bind,ro "$at"
 mount -t proc proc "$at/proc"
@@ -47,10 +48,6 @@ class Image:
     @property
     def environment(self) -> dict[str, str]:
         return dict(line.split("=", 1) for line in self.config["Env"])
-
-    @property
-    def command(self) -> list[str]:
-        return [*self.config["Entrypoint"], *self.config["Cmd"]]
 
     def entering(
         self, mount_point: Path, command: Sequence[str], mounts: Mapping[Path, str] | None = None

@@ -8,10 +8,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from tests.deploy.chart import container, render
 from tests.image.image import Image
 from tests.pipeline.shop import Shop, until
 from tests.real.processes import Child, free_port
@@ -65,30 +67,64 @@ def answer(port: int, path: str) -> tuple[int, str]:
         link.close()
 
 
-def test_service_started_from_the_image_streams_and_stops_when_told(
+@dataclass(frozen=True)
+class Pod:
+    """What a node is told of the container, and what it mounts into it."""
+
+    command: list[str]
+    environment: dict[str, str]
+    mounts: dict[Path, str]
+    ready_path: str
+
+
+def pod_of(shop: Shop, image: Image, folder: Path) -> Pod:
+    """The pod of the chart for this shop, its volumes as folders."""
+    values = {
+        "settings": {
+            "VECTIDE_KAFKA__BOOTSTRAP_SERVERS": shop.broker.bootstrap,
+            "VECTIDE_KAFKA__GROUP_ID": shop.group,
+            "VECTIDE_KAFKA__EXTRA": {"group.protocol": "consumer"},
+            "VECTIDE_EMBEDDER__KIND": "hashing",
+            "VECTIDE_STORE__KIND": "pgvector",
+            "VECTIDE_DLQ__TOPIC": shop.dlq,
+            "VECTIDE_LIMITS__GRACE_S": 20,
+        },
+        "secrets": {"VECTIDE_STORE__DSN": {"secret": "vectide", "key": "dsn"}},
+        "tables": json.loads(shop.tables()),
+    }
+    documents = render(values)
+    (tables,) = (document for document in documents if "tables.yaml" in document.get("data", {}))
+    contents = {"tables": tables["data"], "secrets": {"VECTIDE_STORE__DSN": shop.postgres.tcp_dsn}}
+    for volume, files in contents.items():
+        (folder / volume).mkdir()
+        for name, text in files.items():
+            (folder / volume / name).write_text(text, "utf-8")
+    told = container(documents)
+    mounts = {folder / mount["name"]: mount["mountPath"] for mount in told["volumeMounts"]}
+    assert {path.name for path in mounts} == contents.keys()
+    return Pod(
+        [*image.config["Entrypoint"], *told["args"]],
+        {entry["name"]: entry["value"] for entry in told["env"]},
+        mounts,
+        told["readinessProbe"]["httpGet"]["path"],
+    )
+
+
+def test_pod_of_the_chart_runs_from_the_image_streams_and_stops_when_told(
     image: Image, shop: Shop, tmp_path: Path
 ) -> None:
-    port = free_port()
-    # Two folders that the image has for this: a read-only file system takes no new ones.
-    configuration, models = tmp_path / "etc", tmp_path / "models"
-    configuration.mkdir()
-    models.mkdir()
-    (configuration / "tables.yaml").write_text(shop.tables(), "utf-8")
-    (models / "dsn").write_text(shop.postgres.tcp_dsn, "utf-8")
-    given = shop.environment(
-        VECTIDE_TABLES=None,
-        VECTIDE_TABLES_FILE="/etc/vectide/tables.yaml",
-        VECTIDE_STORE__DSN=None,
-        VECTIDE_STORE__DSN_FILE="/models/dsn",
-        VECTIDE_HTTP__PORT=str(port),
-        VECTIDE_LIMITS__GRACE_S="20",
-    )
-    command = image.entering(
-        tmp_path / "root", image.command, {configuration: "/etc/vectide", models: "/models"}
-    )
+    pod, port = pod_of(shop, image, tmp_path), free_port()
+    # There is no network of its own here: another address than the chart's.
+    environment = {
+        **image.environment,
+        **pod.environment,
+        "VECTIDE_HTTP__HOST": "127.0.0.1",
+        "VECTIDE_HTTP__PORT": str(port),
+    }
+    command = image.entering(tmp_path / "root", pod.command, pod.mounts)
     shop.produce(shop.upsert(1, "headphones"))
-    with Child("vectide-image", command, tmp_path, image.environment | given) as service:
-        service.wait_ready("is ready", lambda: answer(port, "/readyz")[0] == 200, 60)
+    with Child("vectide-image", command, tmp_path, environment) as service:
+        service.wait_ready("is ready", lambda: answer(port, pod.ready_path)[0] == 200, 60)
         until(lambda: list(shop.stored()) == [1], "the row to be stored")
         health = image.config["Healthcheck"]["Test"]
         assert health[0] == "CMD"
@@ -150,6 +186,7 @@ def test_bill_of_materials_lists_what_is_installed(image: Image) -> None:
     assert any(url.startswith("pkg:deb/debian/libc6@") for url in urls)
 
 
+@pytest.mark.timeout(600)  # asks the package index for each
 def test_everything_that_the_image_installs_exists_for_arm64(image: Image, tmp_path: Path) -> None:
     bill = json.loads((image.root / "usr/share/sbom/vectide.cdx.json").read_text("utf-8"))
     pins = [
@@ -165,7 +202,7 @@ def test_everything_that_the_image_installs_exists_for_arm64(image: Image, tmp_p
         env=dict(os.environ),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=500,
         check=False,
     )  # fmt: skip
     assert asked.returncode == 0, asked.stderr

@@ -429,6 +429,7 @@ class Pump:
         store: FaultyStore | None = None,
         tables: Sequence[TableMapping] = (PRODUCTS, USERS),
         replays: ReplayDesk | None = None,
+        now_s: float = VirtualClock.now_s,
         **policy: Any,
     ) -> None:
         self.log = log
@@ -436,6 +437,7 @@ class Pump:
         self.provider = Provider()
         self.letters = Drawer()
         self.clock = VirtualClock()
+        self.clock.now_s = now_s
         self.executor = VirtualExecutor(self.clock)
         self.source = LogSource(log, self.clock)
         self.telemetry = Counters()

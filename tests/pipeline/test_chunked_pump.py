@@ -81,7 +81,7 @@ class PointStore(FaultyStore):
 def _points_of(write: Write) -> list[Write]:
     match write:
         case Remove(of, ids):
-            return [Remove(of, (id_,)) for id_ in ids]
+            return [replace(write, ids=(id_,)) for id_ in ids]
         case Trim(of, ids, stay):
             return [Trim(of, (id_,), stay) for id_ in ids]
         case PatchChunks(of, metadata, chunks, keep):

@@ -54,7 +54,7 @@ def test_changes_of_a_topic_that_was_created_again_are_applied_and_said_once() -
     [said] = [fields for event, fields in pump.events.lines if event == "positions_broke"]
     assert said == {
         **{"table": "products", "reason": "topic", "topic": PRODUCTS.source},
-        **{"before": f"id of {PRODUCTS.source}[0]@20", "now": "another id[0]@0"},
+        **{"position_before": f"id of {PRODUCTS.source}[0]@20", "position_now": "another id[0]@0"},
     }
 
 

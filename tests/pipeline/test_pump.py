@@ -213,6 +213,21 @@ def test_a_patch_that_meets_no_point_becomes_a_full_embedding() -> None:
     assert pump.store.points()[row(1)].metadata == {"price": 2}
 
 
+def test_an_update_that_meets_no_point_is_looked_up_again_and_inserted() -> None:
+    """Case 61: for a new text too."""
+    pump = done(upsert(1, "lamp"))
+
+    def vanish(writes: Sequence[Write]) -> None:
+        pump.store.before_write = lambda writes: None
+        pump.store.remove(row(1))
+
+    pump.store.before_write = vanish
+    pump.log.append(upsert(1, "desk lamp"))
+    pump.run()
+    assert pump.store.texts() == {row(1): "desk lamp"}
+    assert pump.settled("written") == 2
+
+
 # --- commits --------------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 from prometheus_client.parser import text_string_to_metric_families
 from tests.real.jars import StackError
 from tests.real.processes import Child, free_port, wait_until
@@ -93,6 +93,16 @@ class Service:
                 if sample.name == "vectide_state" and sample.value == 1:
                     return sample.labels["state"]
         return ""
+
+    def sample(self, metric: str, **labels: str) -> float:
+        """The sum of the samples of a metric that have these labels; 0 without any."""
+        families = text_string_to_metric_families(self._get("/metrics") or "")
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == metric and labels.items() <= sample.labels.items()
+        )
 
     def readings(self) -> Readings | None:
         """From ``/metrics``; None while it does not answer. Raises :class:`StackError` with its last log
@@ -171,6 +181,27 @@ class Kafka:
         ends = self.ends(topics)
         committed = self.committed(group, ends)
         return sum(end - committed.get(at, 0) for at, end in ends.items())
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        for future in self._admin.create_partitions([NewPartitions(topic, total)]).values():
+            future.result(20)
+
+    def delete_topic(self, topic: str) -> None:
+        """Returns when it is gone."""
+        for future in self._admin.delete_topics([topic]).values():
+            future.result(20)
+        wait_until(f"{topic} is gone", lambda: not self.exist([topic]), 20)
+
+    def delete_before(self, topic: str, partition: int, offset: int) -> None:
+        """What retention does."""
+        for future in self._admin.delete_records([TopicPartition(topic, partition, offset)]).values():
+            future.result(20)
+
+    def move_group(self, group: str, topic: str, partition: int, offset: int) -> None:
+        """Commit that offset for a group without members."""
+        asked = [ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition, offset)])]
+        for future in self._admin.alter_consumer_group_offsets(asked).values():
+            future.result(20)
 
     def rewind(self, group: str, topics: Sequence[str]) -> None:
         """Commit the very beginning for a group without members."""

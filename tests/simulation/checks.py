@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from tests.simulation.broker import Place, log_of, place_of
+from tests.simulation.process import Process
 from tests.simulation.scenario import (
     POISON_CHUNK,
     POISON_PRICE,
@@ -16,7 +17,7 @@ from tests.simulation.scenario import (
     TABLES,
     Scenario,
 )
-from tests.simulation.world import SOON, SimTelemetry, World, vector_of
+from tests.simulation.world import SOON, World, vector_of
 
 from vectide.core import signals
 from vectide.core.completion import completed
@@ -34,9 +35,9 @@ from vectide.core.model import (
     listed_hash,
     text_hash,
 )
-from vectide.jobs.stream import Stream
-from vectide.ports import Partition, Patch, Put, Remove, Stored, Write
+from vectide.ports import Mark, Partition, Patch, Put, Remove, Stored, Write
 from vectide.testing.fold import Expected, Fold, Leaves, Nothing
+from vectide.testing.store import row_of
 
 #: The changes of one row in the order of the log, and what each leaves.
 History = list[tuple[Place, Leaves]]
@@ -58,13 +59,18 @@ class Watch:
     def __init__(self, world: World, scenario: Scenario) -> None:
         self._world = world
         self._scenario = scenario
-        self._stream: Stream
-        self._telemetry: SimTelemetry
+        self._processes: list[Process] = []
+        #: Whose call takes effect.
+        self._actor: Process | None = None
+        #: Rows that were written by a process that no longer owned their partition. In some ways nothing in
+        #: the store keeps it from that, and what becomes of the row is nobody's fault.
+        self._visited: set[Row] = set()
+        self._haunted: set[Row] = set()
         self._settled: set[Place] = set()
         #: Told of every record that settles.
         self.settles: Callable[[], None] = lambda: None
-        #: By table, in this process.
-        self._dead_in_a_row: Counter[str] = Counter()
+        #: By process and table.
+        self._dead_in_a_row: Counter[tuple[str, str]] = Counter()
         #: Up to where the commits were found to be right.
         self._verified: dict[Partition, int] = {}
         self._partitions: dict[Row, set[int]] = {}
@@ -81,37 +87,50 @@ class Watch:
             place: leaves for history in self._histories.values() for place, leaves in history
         }
 
-    def follow(self, stream: Stream, telemetry: SimTelemetry, dead_in_a_row: int) -> None:
-        """Watch this process from now on."""
-        self._stream, self._telemetry = stream, telemetry
-        self._may_in_a_row = dead_in_a_row
-        self._dead_in_a_row.clear()
-        inner = stream.intake.settle
+    def follow(self, process: Process) -> None:
+        """Watch this process, too."""
+        self._processes.append(process)
+        intake = process.stream.intake
+        inner = intake.settle
 
         def settle(lane: Lane, offset: int, outcome: str, reason: str) -> None:
-            self._record_settles(lane, offset, outcome, reason)
+            self._record_settles(process, lane, offset, outcome, reason)
             inner(lane, offset, outcome, reason)
             self.settles()
 
-        stream.intake.settle = settle  # type: ignore[method-assign]
+        intake.settle = settle  # type: ignore[method-assign]
 
-    def log_line(self, event: str, fields: Mapping[str, Any]) -> None:
+    def unfollow(self, process: Process) -> None:
+        """The process is gone."""
+        self._processes.remove(process)
+
+    def acts(self, process: Process) -> None:
+        """A call of this process takes effect now."""
+        self._actor = process
+
+    def log_line(self, process: Process, event: str, fields: Mapping[str, Any]) -> None:
         """Something was logged: is it a flood of dead letters that nobody stops?"""
-        table = str(fields.get("table", ""))
+        table = (process.name, str(fields.get("table", "")))
         if event == "table_halted":
             self._dead_in_a_row[table] = 0
         elif event == "dead_letter":
             self._dead_in_a_row[table] += 1
             flood = self._dead_in_a_row[table]
-            require(flood <= self._may_in_a_row, f"{flood} dead letters of {table!r} in a row")
+            require(flood <= process.dead_in_a_row, f"{flood} dead letters of {table!r} in a row")
+
+    def _is_owned(self, process: Process, row: Row) -> bool:
+        """Whether all that is told of the row comes to this process alone."""
+        topic, group = _topic_of(row), self._world.group
+        return all(group.owns(process.source, (topic, at)) for at in self._partitions.get(row, ()))
 
     # --- at every instant -------------------------------------------------------------------------------
 
     def step(self) -> None:
         """After every step of the pump."""
         self._check_committed()
-        self._check_counts()
-        self._check_budget()
+        for process in self._processes:
+            self._check_counts(process)
+            self._check_budget(process)
 
     def _check_committed(self) -> None:
         for partition, committed in self._world.broker.committed.items():
@@ -122,14 +141,14 @@ class Watch:
                     raise Violation(f"invariant 1: {committed} committed before {record.where} settled")
             self._verified[partition] = committed
 
-    def _check_counts(self) -> None:
-        tally = self._stream.intake.tally
-        lanes = self._stream.lanes.values()
+    def _check_counts(self, process: Process) -> None:
+        tally = process.stream.intake.tally
+        lanes = process.stream.lanes.values()
         flying = sum(len(lane.tracker) - lane.tracker.settled_ahead for lane in lanes)
         ends = sum(tally.values()) - tally["received"] - tally["forgotten_settled"]
         if tally["received"] != ends + flying:
             raise Violation(f"invariant 12: {dict(tally)}, in flight {flying}")
-        counts = self._telemetry.counts
+        counts = process.telemetry.counts
         told = counts[signals.RECORDS_SETTLED] + counts[signals.RECORDS_FORGOTTEN]
         received = counts[signals.RECORDS_RECEIVED]
         if received != told + flying:
@@ -138,8 +157,8 @@ class Watch:
         if min(busy, default=0) < 0 or (any(busy) and not flying):
             raise Violation(f"works per lane: {busy}, records in flight: {flying}")
 
-    def _check_budget(self) -> None:
-        budget, lanes = self._stream.intake.budget, self._stream.lanes.values()
+    def _check_budget(self, process: Process) -> None:
+        budget, lanes = process.stream.intake.budget, process.stream.lanes.values()
         held = sum(len(lane.tracker) for lane in lanes)
         held_bytes = sum(lane.bytes_held for lane in lanes)
         if (budget.held_records, budget.held_bytes) != (held, held_bytes):
@@ -151,20 +170,29 @@ class Watch:
 
     # --- invariant 2 ------------------------------------------------------------------------------------
 
-    def _record_settles(self, lane: Lane, offset: int, outcome: str, reason: str) -> None:
+    def _record_settles(self, process: Process, lane: Lane, offset: int, outcome: str, reason: str) -> None:
         """The store or the dead letters must show it."""
-        current = self._stream.lanes.get(lane.id) is lane
+        current = process.stream.lanes.get(lane.id) is lane
         require(current, f"invariant 4: {lane.id}@{offset} settled by a lane that is gone")
+        if not self._world.group.owns(process.source, lane.id):
+            return  # it does not know yet; the broker takes no offset from it
         place = (*lane.id, offset)
         change = self._world.broker.changes[place]
-        shown = self._shows(place, change, outcome, reason)
+        row = _row_of(lane.topic, change) if isinstance(change, Upserted | Deleted) else None
+        shown = self._is_anybodys(row) or self._shows(place, change, outcome, reason)
         require(shown, f"invariant 2: {place} settled as {outcome} {reason}, but it is not")
         self._settled.add(place)
         if outcome == "dead_lettered":
             return
-        self._dead_in_a_row[lane.table] = 0
-        if isinstance(change, Upserted | Deleted):
-            self._remember(_row_of(lane.topic, change), lane, offset, reason)
+        self._dead_in_a_row[process.name, lane.table] = 0
+        if row is not None:
+            self._remember(row, lane, offset, reason)
+
+    def _is_anybodys(self, row: Row | None) -> bool:
+        """Whether somebody else than the owner of the partition may have changed the row, and no store could
+        tell: a late writer, or the owner of another partition that the row has come to."""
+        several = row is not None and len(self._partitions[row]) > 1 and self._scenario.replicas > 1
+        return several or row in self._haunted
 
     def _shows(self, place: Place, change: Change | None, outcome: str, reason: str) -> bool:
         topic, partition, offset = place
@@ -217,6 +245,7 @@ class Watch:
 
     def _row_written(self, write: Write) -> None:
         """A row never goes back to what it was before a change that had settled, not even for a moment."""
+        self._is_late(write)
         match write:
             case Put(Point(row=row, stamp=Stamp() as new)) | Patch(row=row, stamp=new):
                 pass
@@ -229,8 +258,10 @@ class Watch:
                 return
         newest = self._newest.get((row, new.position.partition))
         held = self._world.store.stamp_of(row)
-        if newest is None or held is None or len(self._partitions[row]) > 1:
+        if newest is None or held is None or len(self._partitions[row]) > 1 or row in self._haunted:
             return
+        if self._scenario.conditional and new.position.relation_to(held.position) is Order.OLDER:
+            return  # the store refuses it
         if held.open:
             # It may be torn: going back is better than staying so.
             del self._newest[row, new.position.partition]
@@ -239,10 +270,30 @@ class Watch:
         back = new.position.relation_to(newest) is Order.OLDER
         require(same or not back, f"invariant 3: {row} goes back from {newest} to {new.position}")
 
+    def _is_late(self, write: Write) -> None:
+        """Is the writer still the owner? Else the store has to refuse what is older than what it holds. What
+        it cannot refuse may come between the look-up and the write of the new owner."""
+        row = row_of(write)
+        if self._actor is None or self._is_owned(self._actor, row):
+            return
+        self._visited.add(row)
+        held = self._world.store.stamp_of(row)
+        match write:
+            case Put(Point(stamp=Stamp() as new)) | Patch(stamp=new) | Mark(stamp=new):
+                refused = held is not None and new.position.relation_to(held.position) is Order.OLDER
+            case Remove():
+                refused = False
+            case _:
+                refused = self._scenario.atomic  # with the write to chunk 0 that it travels with
+        if not refused:
+            self._haunted.add(row)
+
     # --- invariant 8 ------------------------------------------------------------------------------------
 
     def _row_changed(self, collection: str, row: Row) -> None:
         """Nobody ever sees a torn row that is not marked open."""
+        if self._is_anybodys(row):
+            return
         points = self._world.store.inner.of_row(collection, row)
         if not points:
             return
@@ -266,12 +317,18 @@ class Watch:
     # --- invariants 5 and 7 -----------------------------------------------------------------------------
 
     def _texts_sent(self, texts: Sequence[str]) -> None:
-        under_way = self._stream.stations.texts_under_way()
+        actor = self._actor
+        if actor not in self._processes or actor is None:
+            return  # it is gone, and its request still on the way
+        under_way = actor.stream.stations.texts_under_way()
         require(len(texts) == len(set(texts)), f"one text twice in a call: {texts}")
         for text in texts:
             require(bool(text.strip()), "invariant 5: a blank text was sent")
             waiting = under_way.get(text_hash(text), ())
-            news = not waiting or any(self._is_news(row, mine, text) for row, mine in waiting)
+            news = not waiting or any(
+                row in self._visited or not self._is_owned(actor, row) or self._is_news(row, mine, text)
+                for row, mine in waiting
+            )
             require(news, f"invariant 7: {text!r} was sent although it is stored or overtaken")
 
     def _is_news(self, row: Row, mine: Position, text: str) -> bool:
@@ -308,7 +365,7 @@ class Watch:
         dead = {place_of(letter.record) for letter in self._world.broker.dead}
         for row, history in histories.items():
             held = points.pop(row, [])
-            if len(self._partitions[row]) == 1:
+            if len(self._partitions[row]) == 1 and row not in self._haunted:
                 self._check_row(row, history, dead, held)
                 self._check_dead(row, history, dead)
             for point in held:

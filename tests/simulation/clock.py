@@ -22,12 +22,14 @@ class SimClock:
         self._count = 0
         #: Something has happened that a waiting process would notice soon.
         self.stirred = False
+        #: What the time of day is ahead of the time since the start.
+        self.jumped_ms = 0
 
     def monotonic(self) -> float:
         return self.now_s
 
     def wall_ms(self) -> int:
-        return int(self.now_s * 1000)
+        return int(self.now_s * 1000) + self.jumped_ms
 
     def at(self, moment_s: float, happen: Callable[[], None]) -> None:
         self._count += 1
@@ -52,21 +54,40 @@ class SimExecutor:
     """A call takes effect after a random while and returns after another one, so that a crash or a rebalance
     can fall before, between and after."""
 
-    def __init__(self, clock: SimClock, rng: random.Random) -> None:
+    def __init__(self, clock: SimClock, rng: random.Random, *, waits: bool) -> None:
         self._clock = clock
         self._rng = rng
         self._finished: list[Completion] = []
         self._pending: list[Callable[[], None]] = []
+        #: Whether time passes while it waits: it does not while others have something to do.
+        self.waits = waits
+        #: Until when the process stands still: what was not on the wire by then is sent later.
+        self.asleep_until_s = 0.0
         #: Told of every call, by the name of its pool.
         self.watch: Callable[[str], None] = lambda pool: None
+        #: Told before every call takes effect.
+        self.acts: Callable[[], None] = lambda: None
         #: When the process has something to do by itself.
         self.due_s: Callable[[], float | None] = lambda: None
 
+    @property
+    def busy(self) -> bool:
+        """Whether results wait to be taken."""
+        return bool(self._finished)
+
     def submit(self, pool: str, call: Callable[[], Any], done: Callable[[Completion], None]) -> None:
+        held_up = False
+
         def apply() -> None:
+            nonlocal held_up
             if apply not in self._pending:
                 return
+            if self._clock.now_s < self.asleep_until_s and not held_up:
+                held_up = True
+                self._clock.at(self._clock.now_s + self._late_s(), apply)
+                return
             self._pending.remove(apply)
+            self.acts()
             try:
                 completion = Completion(done, result=call())
             except AdapterError as error:
@@ -78,12 +99,24 @@ class SimExecutor:
         self._clock.at(self._clock.now_s + self._rng.choice((0.0, 0.001, 0.01, 0.1)), apply)
         self.watch(pool)
 
-    def crash(self) -> None:
-        """The process dies: requests on the wire arrive or do not, nobody hears the answers."""
+    def _late_s(self) -> float:
+        """For how long a call of a process that stands still is held up: on the wire, or until it wakes."""
+        if self._rng.random() < 0.3:
+            return self.asleep_until_s - self._clock.now_s + self._rng.choice((0.0, 0.001, 0.1))
+        return self._rng.choice((0.0, 0.3, 0.5, 0.7))
+
+    def crash(self, *, later: bool = False) -> None:
+        """The process dies: requests on the wire arrive or do not, with ``later`` perhaps in a while; nobody
+        hears the answers."""
         for apply in list(self._pending):
-            if self._rng.random() < 0.5:
+            fate = self._rng.random()
+            if later and fate < 0.25:
+                self._clock.at(self._clock.now_s + self._rng.choice((0.05, 0.5)), apply)
+                continue
+            if fate < 0.5:
                 apply()
-        self._pending.clear()
+            if apply in self._pending:
+                self._pending.remove(apply)
 
     def stall(self) -> None:
         """The process stands still: what its workers were about to do happens later."""
@@ -101,7 +134,7 @@ class SimExecutor:
     def completed(self, wait_s: float) -> Sequence[Completion]:
         clock = self._clock
         clock.advance_to(clock.now_s)
-        if not self._finished and wait_s:
+        if not self._finished and wait_s and self.waits:
             self._wait(clock.now_s + wait_s)
         finished, self._finished = self._finished, []
         if len(finished) > 1:

@@ -15,25 +15,12 @@ from dataclasses import replace
 from itertools import islice
 from multiprocessing import get_context
 
-from tests.simulation.broker import SimBroker, SimDeadLetters, SimRegistry, SimSource
 from tests.simulation.checks import Violation, Watch, require
-from tests.simulation.clock import START_S, SimClock, SimExecutor
+from tests.simulation.clock import LOOKS_EVERY_S, START_S
+from tests.simulation.process import GRACE_S, Hooks, Process
 from tests.simulation.scenario import NO_LIMIT, TABLES, Scenario, draw
-from tests.simulation.world import (
-    SOON,
-    SimLog,
-    SimProvider,
-    SimReader,
-    SimStore,
-    SimTelemetry,
-    World,
-    schedule,
-)
+from tests.simulation.world import SOON, World, schedule
 
-from vectide.core.batcher import BatchLimits
-from vectide.core.breaker import BreakerLimits
-from vectide.core.failures import FailurePolicy
-from vectide.jobs.parts import Parts, StreamPolicy
 from vectide.jobs.stream import Stream
 from vectide.ports import Letter, Stored
 
@@ -44,7 +31,8 @@ CHUNK = 100
 REST_WITHIN_S = 120.0
 #: When the last event and fault are over, an operator raises the limit of the dead-letter breaker.
 OPERATOR_COMES_AFTER_S = 3.0
-GRACE_S = 4.0
+#: For so long the group waits for a member that it does not hear.
+SESSION_S = 0.4
 
 
 class Killed(BaseException):
@@ -52,106 +40,76 @@ class Killed(BaseException):
 
 
 class Run:
-    """One world and the pump in it; after a crash or a stop another pump."""
+    """One world and the processes in it; after a crash or a stop another process."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
-        self.clock = SimClock()
-        self.log = SimLog(self.clock)
-        self._rng = rng = random.Random(scenario.seed * 31 + scenario.luck)  # noqa: S311
-        broker = SimBroker(self.clock, scenario.events, scenario.per_schema)
-        self._world = World(
-            self.clock,
-            broker,
-            SimProvider(rng, scenario.error_rate),
-            SimStore(rng, scenario),
-            SimDeadLetters(broker, rng, scenario.error_rate),
-            SimSource(broker, self.clock, rng, scenario.commits_lost),
-            SimReader(self.clock, rng, scenario),
-            SimRegistry(rng, scenario.error_rate),
-        )
+        self._rng = random.Random(scenario.seed * 31 + scenario.luck)  # noqa: S311
+        self._world = World(scenario, self._rng)
+        self.clock = self._world.clock
         self._watch = Watch(self._world, scenario)
-        self.log.heard = self._watch.log_line
         self._watch.settles = self._count_settled
         self._settles = self._writes = 0
-        self._executor = SimExecutor(self.clock, rng)
-        self._crashed = False
-        self._ousted = False
-        self._stopped_at_s: float | None = None
+        self._crashed: set[Process] = set()
+        self._ousted: set[Process] = set()
+        self._stepping: Process | None = None
         self._dead_in_a_row = scenario.dead_in_a_row
         events = [event.at_s for event in scenario.events]
         faults = [fault.at_s + fault.for_s for fault in scenario.faults]
         self._calm_at_s = START_S + max([0.0, *events, *faults])
         schedule(self._world, scenario.faults, self._strike)
-        self._start()
+        self._born = 0
+        self.processes: list[Process] = []
+        for _ in range(scenario.replicas):
+            self._start()
+
+    @property
+    def stream(self) -> Stream:
+        """The pump of the only process."""
+        (process,) = self.processes
+        return process.stream
+
+    @property
+    def told(self) -> list[str]:
+        """What was logged."""
+        return self._world.told
 
     def _start(self) -> None:
-        world, telemetry = self._world, SimTelemetry()
-        world.source = SimSource(world.broker, self.clock, self._rng, self.scenario.commits_lost)
-        world.broker.learned.clear()
-        self._executor = SimExecutor(self.clock, self._rng)
-        self._executor.watch = self._count_call
-        self._executor.due_s = lambda: self.stream.stations.due_s()
-        parts = Parts(
-            world.source,
-            world.broker.decode,
-            TABLES.get,
-            world.provider,
-            world.store,
-            world.letters,
-            self._executor,
-            self.clock,
-            telemetry,
-            self.log,
-            self._rng.random,
-            None if self.scenario.ahead_s is None else world.reader,
-            world.registry,
-            world.broker.learn,
-        )
-        self.stream = Stream(parts, self._policy())
-        self._watch.follow(self.stream, telemetry, self._dead_in_a_row)
-        self._stopped_at_s = None
-        self.stream.start()
+        name = chr(ord("A") + self._born)
+        self._born += 1
+        hooks = Hooks(self._watch.log_line, self._count_call, self._watch.acts)
+        process = Process(name, self._world, self.scenario, self._dead_in_a_row, hooks)
+        self.processes.append(process)
+        self._watch.follow(process)
+        process.stream.start()
 
-    def _policy(self) -> StreamPolicy:
-        limits = BatchLimits(items=self.scenario.batch_items, linger_s=0.05, quiet_s=0.002)
-        return StreamPolicy(
-            lookup=limits,
-            embed=limits,
-            write=limits,
-            records_in_flight=self.scenario.records_in_flight,
-            bytes_in_flight=self.scenario.bytes_in_flight,
-            poll_records=10,
-            commit_interval_s=0.2,
-            revoke_drain_s=1.0,
-            grace_s=GRACE_S,
-            halt_probe_s=0.5,
-            reread=limits,
-            idle_wait_s=0.2,
-            busy_wait_s=0.5,
-            incomplete_patience_s=0.3,
-            move_patience_s=0.3,
-            failures=FailurePolicy(backoff_first_s=0.01, backoff_max_s=0.5, probe_s=0.5),
-            breaker=BreakerLimits(in_a_row=self._dead_in_a_row, window=NO_LIMIT),
-        )
+    def _tell(self, process: Process, what: str) -> None:
+        self.told.append(f"{self.clock.now_s - START_S:8.3f} {process.name} {what}")
 
-    def _strike(self, what: str) -> None:
+    # --- faults -----------------------------------------------------------------------------------------
+
+    def _strike(self, what: str, for_s: float) -> None:
         self.clock.stir()
+        victim = self._stepping or self._rng.choice(self.processes)
         match what:
             case "crash":
-                self._crashed = True
-            case "takeover":
-                self._ousted = True
-            case "stop" if self._stopped_at_s is None:
-                self._stopped_at_s = self.clock.now_s
+                self._crashed.add(victim)
+            case "takeover" if self.scenario.replicas == 1:
+                self._ousted.add(victim)
+            case "takeover" | "sleep":
+                self._put_to_sleep(victim, for_s)
+            case "stop" if victim.stopped_at_s is None:
+                victim.stopped_at_s = self.clock.now_s
             case "rebalance" | "lost":
-                self._world.source.disturb(what)
+                self._world.group.disturb(what)
+            case "clock":
+                self.clock.jumped_ms += self._rng.choice((-3_600_000, 3_600_000))
 
     def _count_settled(self) -> None:
         self._settles += 1
         self._strike_at(self._settles, ("crash", "stop", "rebalance", "lost"))
 
-    def _count_call(self, station: str) -> None:
+    def _count_call(self, process: Process, station: str) -> None:
         if station == "write":
             self._writes += 1
             self._strike_at(self._writes, ("takeover",))
@@ -161,23 +119,49 @@ class Run:
             if fault.count == count and fault.what in kinds:
                 if fault.what == "crash":
                     raise Killed
-                self._strike(fault.what)
+                self._strike(fault.what, fault.for_s)
 
-    def _restart(self) -> None:
-        self.log.info("RESTART")
-        self._crashed = self._ousted = False
+    def _end(self, process: Process) -> None:
+        """It is gone, and another one takes its place. Others hear of it when its session ends."""
+        self.processes.remove(process)
+        self._crashed.discard(process)
+        self._ousted.discard(process)
+        self._watch.unfollow(process)
+        group, after_s = self._world.group, 0.0
+        if process.stream.finished or self.scenario.replicas == 1:
+            group.remove(process.source)
+        else:
+            after_s = SESSION_S
+            self.clock.at(self.clock.now_s + after_s, lambda: group.remove(process.source))
+        self._start()
+
+    def _restart(self, process: Process) -> None:
+        self._tell(process, "RESTART")
         self._world.store.tearing = True
-        self._executor.crash()
+        process.executor.crash(later=self._world.group.overlaps)
         self._world.store.tearing = False
-        self._start()
+        self._end(process)
 
-    def _take_over(self) -> None:
+    def _take_over(self, process: Process) -> None:
         """Another process gets all partitions, because this one stalled; then its workers run on."""
-        self.log.info("TAKEOVER")
-        self._ousted = False
-        self._executor.stall()
-        self._world.source.oust()
-        self._start()
+        self._tell(process, "TAKEOVER")
+        process.executor.stall()
+        process.source.oust()
+        self._end(process)
+
+    def _put_to_sleep(self, process: Process, for_s: float) -> None:
+        """It stands still, like a stopped process or a frozen machine, and goes on as if nothing had been.
+        Longer than a session, and its partitions are somebody else's."""
+        self._tell(process, f"SLEEP {for_s}")
+        until_s = self.clock.now_s + for_s
+        process.executor.asleep_until_s = max(process.executor.asleep_until_s, until_s)
+        self.clock.at(until_s, self.clock.stir)
+        if self._world.group.overlaps:
+            self.clock.at(self.clock.now_s + SESSION_S, lambda: self._expel(process))
+
+    def _expel(self, process: Process) -> None:
+        if process.executor.asleep_until_s > self.clock.now_s:
+            self._world.group.remove(process.source)
 
     # --- run --------------------------------------------------------------------------------------------
 
@@ -192,16 +176,47 @@ class Run:
         raise Violation(f"no rest after {MAX_STEPS} steps")
 
     def step(self) -> None:
-        """One turn of whatever process lives, and the checks after it."""
-        self._live_or_die()
+        """One turn of every process that is awake, and the checks after it."""
         before_s = self.clock.now_s
-        try:
-            self.stream.step()
-        except Killed:
-            self._restart()
+        for process in self._in_any_order():
+            if process.executor.asleep_until_s <= self.clock.now_s and process in self.processes:
+                self._step(process)
         self._watch.step()
         if self.clock.now_s == before_s:
-            self.clock.advance_to(self.clock.now_s + 0.0001)
+            self.clock.advance_to(self._next_s())
+
+    def _in_any_order(self) -> Sequence[Process]:
+        if len(self.processes) > 1:
+            return self._rng.sample(self.processes, len(self.processes))
+        return list(self.processes)
+
+    def _step(self, process: Process) -> None:
+        if not self._lives_on(process):
+            return
+        self._stepping = process
+        try:
+            process.stream.step()
+        except Killed:
+            self._restart(process)
+        finally:
+            self._stepping = None
+
+    def _next_s(self) -> float:
+        """When the next process has something to do. One that is alone waits by itself."""
+        soon_s = self.clock.now_s + 0.0001
+        awake = [one for one in self.processes if one.executor.asleep_until_s <= self.clock.now_s]
+        alone = awake and self.scenario.replicas == 1
+        if alone or any(one.executor.busy or one.source.flows for one in awake):
+            return soon_s
+        times = [self.clock.now_s + 0.1]
+        agenda_s = self.clock.next_s()
+        if agenda_s is not None:
+            times.append(agenda_s)
+        for one in awake:
+            due_s = one.due_s()
+            if due_s is not None:
+                times.append(due_s if due_s > self.clock.now_s else self.clock.now_s + LOOKS_EVERY_S)
+        return max(soon_s, min(times))
 
     # --- for tests that look inside ---------------------------------------------------------------------
 
@@ -227,27 +242,37 @@ class Run:
         """Let the registry fail for the schemas whose id holds this text; None: for none."""
         self._world.registry.held_back = schemas
 
-    def _live_or_die(self) -> None:
-        if self._crashed:
-            self._restart()
-        if self._ousted:
-            self._take_over()
-        if self._stopped_at_s is not None:
-            self.stream.stop()
-            late_s = self.clock.now_s - self._stopped_at_s - 0.75 * GRACE_S
-            require(late_s < 0.5 or self.stream.finished, f"the stop takes {late_s} s longer than it may")
-            if self.stream.finished:
-                self._restart()
-        elif self._dead_in_a_row != NO_LIMIT and self.clock.now_s > self._calm_at_s + OPERATOR_COMES_AFTER_S:
+    def _lives_on(self, process: Process) -> bool:
+        """Whether it goes on; else another one has taken its place."""
+        if process in self._crashed:
+            self._restart(process)
+        elif process in self._ousted:
+            self._take_over(process)
+        elif process.stopped_at_s is not None:
+            process.stream.stop()
+            late_s = self.clock.now_s - process.stopped_at_s - 0.75 * GRACE_S
+            in_time = late_s < 0.5 or process.stream.finished or process.executor.asleep_until_s > 0
+            require(in_time, f"the stop takes {late_s} s longer than it may")
+            if process.stream.finished:
+                self._restart(process)
+        elif (
+            process.dead_in_a_row != NO_LIMIT and self.clock.now_s > self._calm_at_s + OPERATOR_COMES_AFTER_S
+        ):
             self._dead_in_a_row = NO_LIMIT
-            self._restart()
+            self._restart(process)
+        return process in self.processes
 
     def _is_quiet(self) -> bool:
-        disturbed = self._crashed or self._ousted or self._stopped_at_s is not None
-        if disturbed or self.clock.now_s <= self._calm_at_s:
+        if self._crashed or self._ousted or self.clock.now_s <= self._calm_at_s:
             return False
         broker = self._world.broker
-        return all(broker.committed.get(partition, 0) == end for partition, end in broker.ends.items())
+        if any(broker.committed.get(partition, 0) != end for partition, end in broker.ends.items()):
+            return False
+        return not any(self._is_busy(process) for process in self.processes)
+
+    def _is_busy(self, process: Process) -> bool:
+        asleep = process.executor.asleep_until_s > self.clock.now_s
+        return process.stopped_at_s is not None or asleep or bool(process.stream.stations.calls)
 
 
 def failure_of(scenario: Scenario) -> tuple[str, list[str]] | None:
@@ -257,7 +282,7 @@ def failure_of(scenario: Scenario) -> tuple[str, list[str]] | None:
         run.run()
     except Exception as error:  # noqa: BLE001  whatever it is, the seed has failed
         at_s = run.clock.now_s - START_S
-        return f"{type(error).__name__}: {error} (at {at_s:.3f} s)", run.log.lines
+        return f"{type(error).__name__}: {error} (at {at_s:.3f} s)", run.told
     return None
 
 
@@ -292,6 +317,8 @@ def _simplified(scenario: Scenario) -> Scenario:
         {"dead_in_a_row": NO_LIMIT},
         {"per_schema": 0},
         {"commits_lost": 0.0},
+        {"replicas": 1},
+        {"eager": False},
     ):
         scenario = _failing(replace(scenario, **easier), tries=2) or scenario
     return scenario

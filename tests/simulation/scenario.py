@@ -125,12 +125,17 @@ class Scenario:
     luck: int = 0
     ahead_s: float | None = None
     refused: frozenset[str] = frozenset()
+    #: Members of the group; a rebalance takes everything from everybody with ``eager``.
+    replicas: int = 1
+    eager: bool = False
+    #: The offset at which the logs begin: what was before is gone, or was never committed.
+    first: int = 0
 
     @property
     def is_calm(self) -> bool:
         """Whether nothing but the events happens: calls may fail, but there is room, and nobody stops."""
         roomy = self.records_in_flight >= 1000 and self.bytes_in_flight >= 10**9
-        return roomy and not self.faults and self.dead_in_a_row == NO_LIMIT
+        return roomy and not self.faults and self.dead_in_a_row == NO_LIMIT and self.replicas == 1
 
     def without(self, events: set[int], faults: set[int]) -> Scenario:
         """The same scenario with some members left out."""
@@ -165,6 +170,7 @@ class Scenario:
                     for name in (
                         *settings,
                         *("dead_in_a_row", "commits_lost", "per_schema", "luck", "ahead_s", "refused"),
+                        *("replicas", "eager", "first"),
                     )
                 ),
             ]
@@ -394,6 +400,16 @@ _LIVE = {
     "poison_chunk": 0.7,
 }
 _MOVED = {"rename": 10, "body": 3, "text": 1, "partial_title": 2, "delete": 1, "truncate": 1}
+_CONTESTED = {
+    "flip": 4,
+    "text": 4,
+    "metadata": 3,
+    "noop": 1,
+    "note": 1,
+    "grow": 1,
+    "shrink": 1,
+    "delete": 0.1,
+}
 _BUSY = {"flip": 4, "text": 3, "metadata": 1, "delete": 1}
 FAULTS = {
     "crash": 4,
@@ -401,6 +417,8 @@ FAULTS = {
     "rebalance": 4,
     "lost": 3,
     "takeover": 4,
+    "sleep": 3,
+    "clock": 0.5,
     "provider_down": 2,
     "provider_refuses": 1,
     "throttle": 2,
@@ -420,7 +438,11 @@ FAULTS = {
 
 
 #: Faults that befall the process or its partitions at one moment.
-ABRUPT = frozenset({"crash", "stop", "takeover", "rebalance", "lost"})
+ABRUPT = frozenset({"crash", "stop", "takeover", "sleep", "clock", "rebalance", "lost"})
+#: Those of them that may come at the moment when something settles or is written.
+_COUNTED = ABRUPT - {"sleep", "clock"}
+#: How long a process stands still that others take over from.
+_AWAY_S = 0.7
 
 
 def draw(seed: int) -> Scenario:
@@ -430,6 +452,8 @@ def draw(seed: int) -> Scenario:
         return _delicate(seed, rng)
     if rng.random() < 0.2:
         return _moving(seed, rng)
+    if rng.random() < 0.15:
+        return _contested(seed, rng)
     events = _draw_events(rng)
     span_s = max(0.5, *(event.at_s for event in events))
     faults = [_draw_fault(rng, span_s, events) for _ in range(rng.choice((0, 0, 1, 2, 4)))]
@@ -448,6 +472,9 @@ def draw(seed: int) -> Scenario:
         ahead_s=rng.choice((None, None, 0.0, 0.05, 1.0)),
         refused=rng.choice((frozenset[str](), frozenset[str](), frozenset({"note"}))),
         per_schema=rng.choice((0, 0, 1, 3, 10)),
+        replicas=rng.choice((1, 1, 2, 3)),
+        eager=rng.random() < 0.3,
+        first=rng.choice((0, 0, 5)),
     )
 
 
@@ -479,7 +506,8 @@ def _delicate(seed: int, rng: random.Random) -> Scenario:
     events = [event for at in range(12) for event in source.events(at * pace_s)]
     counts = _delicate_moments(events)
     faults = [
-        Fault(0.0, rng.choice(("crash", "takeover", "lost")), count=rng.choice(counts)) for _ in range(2)
+        Fault(0.0, rng.choice(("crash", "takeover", "lost")), _AWAY_S, count=rng.choice(counts))
+        for _ in range(2)
     ]
     return Scenario(
         seed,
@@ -489,6 +517,39 @@ def _delicate(seed: int, rng: random.Random) -> Scenario:
         conditional=rng.random() < 0.5,
         atomic=rng.random() < 0.5,
         commits_lost=0.9,
+        replicas=rng.choice((1, 1, 2)),
+    )
+
+
+def _contested(seed: int, rng: random.Random) -> Scenario:
+    """Rows that are changed all the time, and replicas that lose and gain their partitions, often without
+    knowing: what still comes from the former owner meets what the new one has done. Rows seldom go away,
+    since nothing in a store can tell late writes from others where there is no row."""
+    mapping = rng.choice((PRODUCTS, USERS, DOCS, NOTES))
+    source = _Source(rng, mapping, rng.choice((1, 2, 4)), _CONTESTED, {"insert": 1})
+    pace_s = rng.choice((0.01, 0.05))
+    events = [event for at in range(rng.choice((20, 40))) for event in source.events(at * pace_s)]
+    span_s = max(event.at_s for event in events)
+    kinds = rng.choice((("sleep", "lost"), ("lost",), ("sleep", "crash", "rebalance")))
+    away_s = (0.45, 0.6, 1.0)
+    faults = [
+        Fault(rng.random() * span_s, rng.choice(kinds), rng.choice(away_s)) for _ in range(rng.choice((2, 5)))
+    ]
+    counts = range(1, len(events))
+    faults += [
+        Fault(0.0, "takeover", rng.choice(away_s), rng.choice(counts)) for _ in range(rng.choice((2, 5)))
+    ]
+    return Scenario(
+        seed,
+        tuple(events),
+        tuple(sorted(faults, key=lambda fault: fault.at_s)),
+        error_rate=rng.choice((0.0, 0.0, 0.05)),
+        batch_items=rng.choice((1, 4, 64)),
+        conditional=rng.random() < 0.9,
+        atomic=rng.random() < 0.6,
+        commits_lost=rng.choice((0.0, 0.9)),
+        replicas=rng.choice((2, 2, 3)),
+        eager=rng.random() < 0.3,
     )
 
 
@@ -500,8 +561,8 @@ def _delicate_moments(events: Sequence[Event]) -> Sequence[int]:
 
 def _draw_fault(rng: random.Random, span_s: float, events: Sequence[Event]) -> Fault:
     what = rng.choices(list(FAULTS), list(FAULTS.values()))[0]
-    if what in ABRUPT and rng.random() < 0.5:
-        return Fault(0.0, what, count=rng.choice(_delicate_moments(events)))
+    if what in _COUNTED and rng.random() < 0.5:
+        return Fault(0.0, what, _AWAY_S, count=rng.choice(_delicate_moments(events)))
     return Fault(rng.random() * span_s * 1.5, what, rng.choice((0.05, 0.5, 3.0)))
 
 

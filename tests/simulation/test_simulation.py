@@ -37,7 +37,7 @@ def log_of(seed: int) -> list[str]:
     """Everything that is logged in the history of a seed."""
     run = Run(draw(seed))
     run.run()
-    return run.log.lines
+    return run.told
 
 
 def test_a_seed_tells_the_same_story_in_every_process() -> None:

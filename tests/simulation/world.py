@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from tests.simulation.broker import SimBroker, SimDeadLetters, SimRegistry, SimSource
+from tests.simulation.broker import SimBroker, SimDeadLetters, SimRegistry
 from tests.simulation.clock import START_S, SimClock
+from tests.simulation.group import SimGroup
 from tests.simulation.scenario import (
     ABRUPT,
     POISON_CHUNK,
@@ -31,6 +32,7 @@ from vectide.ports import (
     Capabilities,
     CollectionSpec,
     Deadline,
+    Effect,
     EmbedderLimits,
     Embeddings,
     Mark,
@@ -52,6 +54,7 @@ DIMENSIONS = 4
 #: Points on a page of a scan, so that a purge takes several.
 SCAN_POINTS = 2
 SPACE = "sim/4"
+_BAD_VALUE = Failure(Kind.REFUSED, "bad_value")
 #: For calls on the memory store that cannot take time.
 SOON = Deadline(SimClock(), 9e9)
 
@@ -150,12 +153,13 @@ class SimStore:
 
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
         self._maybe_fail(collection)
-        if any(_is_poison(write) for write in writes):
-            raise AdapterError(Failure(Kind.REFUSED, "bad_value"))
+        atomic = self.inner.capabilities.atomic_calls
+        if any(map(_is_poison, writes)) and (atomic or self._rng.random() < 0.5):
+            raise AdapterError(_BAD_VALUE)
         for write in writes:
             self.watch(write)
             self._maybe_vanish(collection, write)
-        if self.inner.capabilities.atomic_calls:
+        if atomic:
             outcomes = self.inner.write(collection, writes, deadline)
         else:
             outcomes = self._write_one_by_one(collection, writes, deadline)
@@ -167,13 +171,16 @@ class SimStore:
     def _write_one_by_one(
         self, collection: str, writes: Sequence[Write], deadline: Deadline
     ) -> Sequence[Outcome]:
-        """In any order, and perhaps not all of them."""
+        """In any order, and perhaps not all of them; each is refused by itself."""
         order = list(range(len(writes)))
         self._rng.shuffle(order)
         outcomes: dict[int, Outcome] = {}
         for at in order:
             if outcomes and (self.tearing or self._rng.random() < self._error_rate / len(writes)):
                 raise AdapterError(Failure(Kind.TRANSIENT, "torn"))
+            if _is_poison(writes[at]):
+                outcomes[at] = Outcome(Effect.FAILED, _BAD_VALUE)
+                continue
             for part in _parts(writes[at]):
                 outcomes[at] = self.inner.write(collection, [part], deadline)[0]
                 self.changed(collection, row_of(part))
@@ -208,17 +215,19 @@ class SimStore:
             raise AdapterError(Failure(Kind.TRANSIENT, "answer_lost" if after else "timeout"))
 
     def _maybe_vanish(self, collection: str, write: Write) -> None:
-        if self.vanishing and isinstance(write, Patch | Mark) and self._rng.random() < 0.5:
-            ids = tuple(point.id for point in self.inner.of_row(collection, write.row))
-            self.inner.write(collection, [Remove(write.row, ids)], SOON)
-            self.vanished.add(write.row)
+        needs_row = isinstance(write, Patch | Mark) or (isinstance(write, Put) and write.only_if_present)
+        if self.vanishing and needs_row and self._rng.random() < 0.5:
+            row = row_of(write)
+            ids = tuple(point.id for point in self.inner.of_row(collection, row))
+            self.inner.write(collection, [Remove(row, ids)], SOON)
+            self.vanished.add(row)
 
 
 def _parts(write: Write) -> Sequence[Write]:
     """What a store that knows single points makes of it."""
     match write:
-        case Remove(row, ids):
-            return [Remove(row, (id_,)) for id_ in ids]
+        case Remove(ids=ids):
+            return [replace(write, ids=(id_,)) for id_ in ids]
         case PatchChunks(row, metadata, chunks, keep):
             return [PatchChunks(row, metadata, (chunk,), keep) for chunk in chunks]
         case Trim(row, ids, stay):
@@ -297,36 +306,40 @@ class SimTelemetry:
 
 
 class SimLog:
-    """Keeps what was logged; shown with a failing trace."""
+    """Adds what a process logs to what the others do; shown with a failing trace."""
 
-    def __init__(self, clock: SimClock) -> None:
+    def __init__(self, clock: SimClock, lines: list[str], name: str) -> None:
         self._clock = clock
-        self.lines: list[str] = []
+        self._lines = lines
+        self._name = name
         self.heard: Callable[[str, dict[str, Any]], None] = lambda event, fields: None
 
     def info(self, event: str, /, **fields: Any) -> None:
         told = " ".join(f"{name}={value}" for name, value in fields.items())
-        self.lines.append(f"{self._clock.now_s - START_S:8.3f} {event} {told}")
+        self._lines.append(f"{self._clock.now_s - START_S:8.3f} {self._name} {event} {told}")
         self.heard(event, fields)
 
     warning = error = info
 
 
-@dataclass
 class World:
-    """What the pump is surrounded by. ``source`` is that of the living process."""
+    """What the processes are surrounded by. ``told``: what they log."""
 
-    clock: SimClock
-    broker: SimBroker
-    provider: SimProvider
-    store: SimStore
-    letters: SimDeadLetters
-    source: SimSource
-    reader: SimReader
-    registry: SimRegistry
+    def __init__(self, scenario: Scenario, rng: random.Random) -> None:
+        # As soon as anything draws another number, the rest of the story is another one.
+        self.rng = rng
+        self.told: list[str] = []
+        self.clock = SimClock()
+        self.broker = SimBroker(self.clock, scenario.events, scenario.per_schema, scenario.first)
+        self.group = SimGroup(self.clock, self.broker, rng, scenario)
+        self.provider = SimProvider(rng, scenario.error_rate)
+        self.store = SimStore(rng, scenario)
+        self.letters = SimDeadLetters(self.broker, rng, scenario.error_rate)
+        self.reader = SimReader(self.clock, rng, scenario)
+        self.registry = SimRegistry(rng, scenario.error_rate)
 
 
-def schedule(world: World, faults: Sequence[Fault], strike: Callable[[str], None]) -> None:
+def schedule(world: World, faults: Sequence[Fault], strike: Callable[[str, float], None]) -> None:
     """Put the faults on the agenda. ``strike`` performs the abrupt ones."""
     for fault in faults:
         moment_s = START_S + fault.at_s
@@ -334,11 +347,11 @@ def schedule(world: World, faults: Sequence[Fault], strike: Callable[[str], None
             world.clock.at(moment_s, _switch(world, fault.what, on=True))
             world.clock.at(moment_s + fault.for_s, _switch(world, fault.what, on=False))
         elif not fault.count:
-            world.clock.at(moment_s, _call(strike, fault.what))
+            world.clock.at(moment_s, _call(strike, fault))
 
 
-def _call(strike: Callable[[str], None], what: str) -> Callable[[], None]:
-    return lambda: strike(what)
+def _call(strike: Callable[[str, float], None], fault: Fault) -> Callable[[], None]:
+    return lambda: strike(fault.what, fault.for_s)
 
 
 def _switch(world: World, what: str, *, on: bool) -> Callable[[], None]:
@@ -357,7 +370,7 @@ def _set(world: World, what: str, on: bool) -> None:
         "vanish": (world.store, "vanishing"),
         "dlq_down": (world.letters, "down"),
         "dlq_refuses": (world.letters, "refuses"),
-        "commits_fail": (world.source, "commits_fail"),
+        "commits_fail": (world.broker, "commits_fail"),
         "drift": (world.broker, "drifting"),
         "source_down": (world.reader, "down"),
         "source_refuses": (world.reader, "refuses"),

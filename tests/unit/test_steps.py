@@ -46,6 +46,7 @@ def steps(writes: list[Write], held: Stamp | None) -> list[tuple[Write, ...]]:
 OLD, NEW = stamp(5, "abc"), stamp(9, "axb")
 #: What chunk 0 says in between: its own position, and every chunk that may exist.
 OPEN = replace(OLD, open=True, chunks=stamp(5, "abcx").chunks)
+AT = NEW.position
 PATCH = Patch(ROW, {"a": 1}, NEW)
 MOVE = PatchChunks(ROW, {"a": 1}, ((ids("ab")[1], 2),))
 TRIM = Trim(ROW, ids("abc")[2:], ids("axb")[1:])
@@ -60,22 +61,30 @@ def test_chunk_0_comes_first_then_new_chunks_then_those_that_stay_or_go() -> Non
     tail = Tail(NO_TRIM.stay, MOVE.chunks, TRIM.ids)
     head = PatchMetadata({"a": 1}, keep, NEW, {"body": "t"})
     decided = EmbedText((point("axb", 1),), ("x",), keep, (1,), head, tail)
-    assert writes_of(decided, ROW, [VECTOR]) == [
+    assert writes_of(decided, ROW, [VECTOR], AT) == [
         Patch(ROW, {"a": 1}, NEW, keep, {"body": "t"}),
         Put(decided.points[0], VECTOR, keep),
         replace(MOVE, keep=keep),
         TRIM,
     ]
     whole = EmbedText((point("axb", 0, NEW), *decided.points), ("a", "x"), keep, (1, 1), None, tail)
-    assert [type(write) for write in writes_of(whole, ROW, [VECTOR] * 2)] == [Put, Put, PatchChunks, Trim]
+    assert [type(write) for write in writes_of(whole, ROW, [VECTOR] * 2, AT)] == [Put, Put, PatchChunks, Trim]
+
+
+def test_only_chunk_0_of_a_row_that_was_there_is_an_update() -> None:
+    tail = Tail(NO_TRIM.stay, MOVE.chunks, TRIM.ids)
+    whole = EmbedText((point("axb", 0, NEW), point("axb", 1)), ("a", "x"), NONE, (1, 1), None, tail)
+    for update_only in (True, False):
+        writes = writes_of(whole, ROW, [VECTOR] * 2, AT, update_only=update_only)
+        assert [write.only_if_present for write in writes if isinstance(write, Put)] == [update_only, False]
 
 
 def test_a_table_that_is_not_cut_makes_one_write_of_a_change() -> None:
-    assert writes_of(PatchMetadata({"a": 1}, NONE, NEW), ROW, []) == [PATCH]
-    assert writes_of(MarkStale(NEW, "why"), ROW, []) == [Mark(ROW, NEW)]
-    assert writes_of(RemoveRow(ids("abc"), "deleted"), ROW, []) == [Remove(ROW, ids("abc"))]
+    assert writes_of(PatchMetadata({"a": 1}, NONE, NEW), ROW, [], AT) == [PATCH]
+    assert writes_of(MarkStale(NEW, "why"), ROW, [], AT) == [Mark(ROW, NEW)]
+    assert writes_of(RemoveRow(ids("abc"), "deleted"), ROW, [], AT) == [Remove(ROW, ids("abc"), AT)]
     with pytest.raises(ValueError, match="Skip writes nothing"):
-        writes_of(Skip("why"), ROW, [])
+        writes_of(Skip("why"), ROW, [], AT)
 
 
 # --- atomic calls ---------------------------------------------------------------------------------------
@@ -130,10 +139,10 @@ def test_an_open_row_is_not_marked_twice_unless_it_may_get_other_chunks() -> Non
 def test_a_removal_ends_with_chunk_0() -> None:
     """Case 74."""
     closed = replace(OLD, open=True)
-    assert steps([Remove(ROW, ids("abc"))], OLD) == [
+    assert steps([Remove(ROW, ids("abc"), AT)], OLD) == [
         (Mark(ROW, closed),),
         (Trim(ROW, ids("abc")[1:], ()),),
-        (Remove(ROW, ids("a")),),
+        (Remove(ROW, ids("a"), AT),),
     ]
     assert steps([Remove(ROW, ids("abc"))], closed)[0] == (Trim(ROW, ids("abc")[1:], ()),)
 

@@ -86,15 +86,18 @@ def position_of(source: Source) -> SourcePosition | None:
     if found is None:
         return None
     log, order = found
-    server = _server(connector, name, db if type(db) is str else "", log)
+    db = db if type(db) is str else ""
+    if len(name) + len(db) + len(log) > _MAX_SERVER_CHARS:
+        return None
+    server = _server(connector, name, db, log)
     return None if server is None else SourcePosition(server, order, committed_ms)
 
 
 @lru_cache(_CACHED)
 def _server(connector: str, name: str, db: str, log: str) -> str | None:
-    """How positions name whose log it is; None when nobody would be called like this."""
+    """How positions name whose log it is; None for what no store could keep as text."""
     server = f"{connector}/{name}/{db}{log}"
-    return server if len(server) <= _MAX_SERVER_CHARS and server.isprintable() else None
+    return server if server.isprintable() else None
 
 
 # --- connectors -----------------------------------------------------------------------------------------

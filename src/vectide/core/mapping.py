@@ -169,6 +169,22 @@ class TableMapping:
         chunked = "" if self.chunking is None else f"\0{self.chunking.identity}"
         return short_hash(f"{RENDERER_VERSION}:{self.template.source}{chunked}")
 
+    @cached_property
+    def identity(self) -> str:
+        """Identity of all that says what becomes of a row; not where its changes come from."""
+        soft_delete = self.soft_delete
+        return short_hash(
+            canonical_json(
+                [
+                    self.layout,
+                    [[field.source, field.name] for field in self.metadata],
+                    None if soft_delete is None else [soft_delete.column, repr(soft_delete.values)],
+                    None if self.where is None else self.where.identity,
+                    [self.store_text, self.keep_values, sorted(self.types)],
+                ]
+            )
+        )
+
     @property
     def of_one_topic(self) -> bool:
         """Whether the table's events can only arrive on one topic."""

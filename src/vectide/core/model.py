@@ -28,6 +28,7 @@ STAMP_KEY: Final = "_vectide"
 TEXT_KEY: Final = "text"
 RESERVED_NAMES: Final = frozenset({STAMP_KEY, TEXT_KEY})
 
+#: A version only adds to what the one before wrote, so that stamps may be read one version up and down.
 STAMP_VERSION: Final = 1
 
 
@@ -174,6 +175,13 @@ class Position:
             return Order.SAME
         return Order.OLDER if self.offset < other.offset else Order.NEWER
 
+    def to_payload(self) -> dict[str, Value]:
+        """The position as a stamp has it: in two members, the second where there is one."""
+        payload: dict[str, Value] = {"position": [self.log, self.partition, self.offset]}
+        if self.source is not None:
+            payload["source"] = list(self.source)
+        return payload
+
     def before(self) -> Position:
         """The position right before this one; nothing tells where in its source's log that is."""
         return replace(self, offset=self.offset - 1, source=None)
@@ -274,6 +282,18 @@ def short_hash(text: str | None) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
+class Mapped(NamedTuple):
+    """By which mapping of its table a row was written. ``since_ms``: since when the process that wrote it had
+    that mapping (ms since the epoch)."""
+
+    mapping: str
+    since_ms: int
+
+    def outranks(self, other: Mapped) -> bool:
+        """Whether it is another mapping, and the later one: rows are not taken back from it."""
+        return self.mapping != other.mapping and self.since_ms > other.since_ms
+
+
 @dataclass(frozen=True, slots=True)
 class Stamp:
     """What chunk 0 of a row says about the row.
@@ -283,7 +303,7 @@ class Stamp:
     the row was dead-lettered. ``open``: a change of several points is under way or was torn; ``chunks`` then
     lists, after chunk 0 as it is, every later chunk that may exist, and the rest tells of the row before.
     ``ahead``: text of the row was read again from the source, which may have been ahead of the row's changes:
-    it may be that of a later row with the same key.
+    it may be that of a later row with the same key. ``mapped``: None where an earlier vectide wrote it.
     """
 
     space: str
@@ -296,6 +316,7 @@ class Stamp:
     stale: bool = False
     ahead: bool = False
     values: Mapping[str, str | None] | None = None
+    mapped: Mapped | None = None
 
     def tells_the_same(self, other: Stamp) -> bool:
         """Whether both are of the same content; where the change stands and what is kept do not matter."""
@@ -323,10 +344,10 @@ class Stamp:
             "chunks": list(self.chunks),
             "columns": dict(self.columns),
             "metadata": self.metadata_hash,
-            "position": [self.position.log, self.position.partition, self.position.offset],
+            **self.position.to_payload(),
         }
-        if self.position.source is not None:
-            payload["source"] = list(self.position.source)
+        if self.mapped is not None:
+            payload["mapping"] = list(self.mapped)
         if self.open:
             payload["open"] = True
         if self.stale:
@@ -337,14 +358,15 @@ class Stamp:
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Value], values: Columns | None = None) -> Stamp:
-        """Read back what :meth:`to_payload` wrote. Raises KeyError or ValueError when it is not a stamp."""
-        if payload["v"] > STAMP_VERSION:
+        """Read back what :meth:`to_payload` wrote, also that of the next version. Raises KeyError, TypeError
+        or ValueError when it is not a stamp."""
+        if payload["v"] > STAMP_VERSION + 1:
             raise ValueError(
-                f"the stamp has version {payload['v']}, this vectide reads up to {STAMP_VERSION}: "
+                f"the stamp has version {payload['v']}, this vectide reads up to {STAMP_VERSION + 1}: "
                 "run the newer vectide again"
             )
         log, partition, offset = payload["position"]
-        source = payload.get("source")
+        source, mapped = payload.get("source"), payload.get("mapping")
         return cls(
             space=payload["space"],
             layout=payload["layout"],
@@ -358,10 +380,11 @@ class Stamp:
             stale=bool(payload.get("stale", False)),
             ahead=bool(payload.get("ahead", False)),
             values=values,
+            mapped=None if mapped is None else Mapped(*mapped),
         )
 
 
-_CONTENT: Final = tuple(one.name for one in fields(Stamp) if one.name not in ("position", "values"))
+_CONTENT: Final = tuple(one.name for one in fields(Stamp) if one.name not in ("position", "values", "mapped"))
 
 
 @dataclass(frozen=True, slots=True)

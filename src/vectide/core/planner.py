@@ -16,6 +16,7 @@ from vectide.core.completion import kept_values
 from vectide.core.mapping import TableMapping, metadata_hash
 from vectide.core.model import (
     Deleted,
+    Mapped,
     Order,
     Point,
     Position,
@@ -112,7 +113,14 @@ class Unfit:
     detail: str
 
 
-Plan = Skip | PatchMetadata | EmbedText | RemoveRow | MarkStale | Incomplete | Drift | Unfit
+@dataclass(frozen=True, slots=True)
+class Outranked:
+    """Another mapping wrote the row, a later one: it takes a process with that one to apply the change."""
+
+    by: Mapped
+
+
+Plan = Skip | PatchMetadata | EmbedText | RemoveRow | MarkStale | Incomplete | Drift | Unfit | Outranked
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +132,7 @@ class Known:
     what is written now says so. ``must_write``: the position has to be written even if nothing else
     changed, because the change absorbed others that a replay would otherwise apply. ``use_stored``: stored
     values may stand in for those that the event left out. ``ahead``: text of the change was read again from
-    the source. ``count_tokens``: as the embedder counts.
+    the source. ``count_tokens``: as the embedder counts. ``mapped``: by what rows are written now.
     """
 
     row: Row
@@ -137,6 +145,7 @@ class Known:
     use_stored: bool = True
     ahead: bool = False
     count_tokens: CountTokens = len
+    mapped: Mapped | None = None
 
     @property
     def base(self) -> Stamp | None:
@@ -175,6 +184,14 @@ def _plan(change: Upserted | Deleted, known: Known, mapping: TableMapping) -> Pl
         return Skip("already_applied")
     if isinstance(change, Deleted):
         return _remove(known, "deleted", absent="absent")
+    by = None if stamp is None or known.mapped is None else stamp.mapped
+    if by is not None and known.mapped is not None and by.outranks(known.mapped):
+        # Nothing of it may be skipped either: it may say something that only the other mapping looks at.
+        return Outranked(by)
+    return _plan_row(change, known, mapping)
+
+
+def _plan_row(change: Upserted, known: Known, mapping: TableMapping) -> Plan:
     missing = mapping.missing(change)
     if missing:
         return Drift(missing)
@@ -382,4 +399,5 @@ def _stamp(
         position=known.position,
         stale=known.stale,
         ahead=known.ahead,
+        mapped=known.mapped,
     )

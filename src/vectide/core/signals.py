@@ -53,7 +53,7 @@ LABELS: Final[Mapping[str, str]] = {
     "table": "id of a configured vector table; empty when the record belongs to none",
     "topic": "Kafka topic, as assigned to this process",
     "partition": "Kafka partition number, as assigned to this process",
-    "decision": "skip, patch, embed, remove, incomplete, unfit or drift",
+    "decision": "skip, patch, embed, remove, incomplete, unfit, drift or outranked",
     "outcome": (
         "of a record: written, deleted, skipped, dead_lettered or deferred; of a commit: ok or failed; "
         "of an assignment: assigned, revoked or lost; of a replay: as of a record, or superseded, lost, "

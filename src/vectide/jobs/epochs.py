@@ -54,8 +54,8 @@ class Epochs:
                 table=lane.table,
                 reason=reason,
                 topic=lane.topic,
-                before=_shown(held, reason),
-                now=_shown(now, reason),
+                position_before=_shown(held, reason),
+                position_now=_shown(now, reason),
             )
 
 

@@ -9,13 +9,14 @@ from vectide.core import signals
 from vectide.core.completion import carried, completed
 from vectide.core.failures import Failure
 from vectide.core.lane import Entry, Lane, RowQueue
-from vectide.core.model import Order, Record, Row, Stamp, Upserted
+from vectide.core.model import Mapped, Order, Record, Row, Stamp, Upserted
 from vectide.core.planner import (
     Drift,
     EmbedText,
     Incomplete,
     Known,
     MarkStale,
+    Outranked,
     PatchMetadata,
     Plan,
     RemoveRow,
@@ -28,6 +29,7 @@ from vectide.core.values import ValueRefused
 from vectide.core.vanishing import Vanishing
 from vectide.jobs.calls import Caller
 from vectide.jobs.epochs import Epochs
+from vectide.jobs.generations import Generations
 from vectide.jobs.parts import Parts
 from vectide.jobs.rows import Rows
 from vectide.jobs.work import Verdict, Work
@@ -41,12 +43,14 @@ _DECISIONS = {
     MarkStale: "skip",
     Incomplete: "incomplete",
     Drift: "drift",
+    Outranked: "outranked",
     Unfit: "unfit",
 }
 
 
 class LookUp:
-    """``embed`` and ``write`` take the works on; ``halt_at`` stops a lane before what cannot be mapped."""
+    """``embed`` and ``write`` take the works on; ``halt`` stops a table, ``halt_at`` a lane before what
+    cannot be mapped."""
 
     def __init__(
         self,
@@ -54,15 +58,19 @@ class LookUp:
         caller: Caller,
         rows: Rows,
         timeout_s: float,
+        generations: Generations,
+        halt: Callable[[str, str], None],
         halt_at: Callable[[Lane, Record, str], None],
     ) -> None:
         self._parts = parts
         self._caller = caller
         self._rows = rows
         self._timeout_s = timeout_s
+        self._halt = halt
         self._halt_at = halt_at
         self._epochs = Epochs(parts.telemetry, parts.log)
         self._vanishing = Vanishing()
+        self._generations = generations
         self.embed: Callable[[Work, EmbedText], None]
         self.write: Callable[[Work], None]
         #: Asks the source for what a change lacks, then plans it again; None where no source is configured.
@@ -145,6 +153,7 @@ class LookUp:
             use_stored=not (mapping.rereads_first and self._may_reread(work)),
             ahead=work.reread is not None and not work.reread.columns.isdisjoint(mapping.embed_columns),
             count_tokens=self._parts.embedder.count_tokens,
+            mapped=self._generations.of(mapping),
         )
         work.plan = plan(merged.change, known, mapping)
         if self._has_vanished(work):
@@ -194,8 +203,19 @@ class LookUp:
                 first = next(entry for entry in work.entries if _lacks_columns(entry))
                 self._rows.forget(work)
                 self._halt_at(work.lane, first.record, f"the events lack mapped columns: {names}")
+            case Outranked(by):
+                self._outranked(work, by)
             case _:
                 self.write(work)
+
+    def _outranked(self, work: Work, by: Mapped) -> None:
+        assert work.lane.mapping is not None
+        if self._generations.take_over(work.lane.mapping, by):
+            self._parts.log.warning("mapping_taken_over", table=work.lane.table)
+            self.plan(work)
+        else:
+            self._rows.forget(work)
+            self._halt(work.lane.table, "rows are of a later mapping, which this process does not have")
 
     def _may_reread(self, work: Work) -> bool:
         mapping = work.lane.mapping

@@ -56,7 +56,8 @@ class Parts:
 class StreamPolicy:
     """Numbers of the pump; times in seconds. ``grace_s``: the drain on a stop takes three quarters of it.
     ``incomplete_patience_s``: how long a change that cannot be completed waits for a newer one of its row.
-    ``move_patience_s``: how long the delete of a changed primary key waits for the create to arrive."""
+    ``move_patience_s``: how long the delete of a changed primary key waits for the create to arrive.
+    ``takeover_patience_s``: how long a table rests here whose rows were written by a later mapping."""
 
     lookup: BatchLimits = field(default=BatchLimits(items=64, linger_s=0.005, quiet_s=0.002))
     embed: BatchLimits = field(default=BatchLimits(items=64, weight=None, linger_s=0.5))
@@ -84,6 +85,7 @@ class StreamPolicy:
     reread_timeout_s: float = 10.0
     incomplete_patience_s: float = 10.0
     move_patience_s: float = 3.0
+    takeover_patience_s: float = 300.0
     failures: FailurePolicy = DEFAULT_POLICY
     breaker: BreakerLimits = field(default_factory=BreakerLimits)
 

@@ -33,6 +33,7 @@ from vectide.core.planner import (
     Incomplete,
     Known,
     MarkStale,
+    Outranked,
     PatchMetadata,
     Plan,
     RemoveRow,
@@ -235,6 +236,8 @@ class Previewer:
             case Drift(columns):
                 detail = f"the events lack mapped columns: {', '.join(columns)}"
                 return replace(seen, decision=Decision.HALT, reason="drift", detail=detail)
+            case Outranked():
+                return replace(seen, decision=Decision.HALT, reason="outranked")
 
     def _embedded(self, seen: Preview, planned: EmbedText) -> Preview:
         texts = tuple(

@@ -16,6 +16,7 @@ from vectide.core.model import Position, Record, Row
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
 from vectide.jobs.embed import Embed
+from vectide.jobs.generations import Generations
 from vectide.jobs.intake import Intake
 from vectide.jobs.letters import Letters
 from vectide.jobs.lookup import LookUp
@@ -71,7 +72,10 @@ class Stations:
         self._write = Write(parts, caller, rows, policy.store_timeout_s)
         embed = self._station("embed", self._embed_limits(), policy.embed_concurrency, policy.failures)
         self._embed = Embed(parts, caller, rows, embed, policy.embed_timeout_s, self._add_write)
-        self._look_up = LookUp(parts, caller, rows, policy.store_timeout_s, ends.halt_at)
+        generations = Generations(parts.clock, policy.takeover_patience_s)
+        self._look_up = LookUp(
+            parts, caller, rows, policy.store_timeout_s, generations, ends.halt, ends.halt_at
+        )
         self._look_up.embed = self._embed.add
         self._look_up.write = self._add_write
         self._reread: ReRead | None = None

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vectide.core.chunkdiff import Tail
-from vectide.core.model import Row, Stamp, Value
+from vectide.core.model import Position, Row, Stamp, Value
 from vectide.core.opening import opened
 from vectide.core.planner import EmbedText, MarkStale, PatchMetadata, Plan, RemoveRow
 from vectide.ports import Mark, Patch, PatchChunks, Put, Remove, Trim, Vector, Write
@@ -34,19 +34,30 @@ class Step:
     leaves: Stamp | None
 
 
-def writes_of(planned: Plan | None, row: Row, vectors: Sequence[Vector | None]) -> list[Write]:
-    """The writes of a plan that writes, chunk 0 first. ``vectors``: those of its points, all there."""
+def writes_of(
+    planned: Plan | None,
+    row: Row,
+    vectors: Sequence[Vector | None],
+    position: Position,
+    *,
+    update_only: bool = False,
+) -> list[Write]:
+    """The writes of a plan that writes, chunk 0 first. ``vectors``: those of its points, all there.
+    ``position``: that of the change. ``update_only``: the row was there, and shall not be made anew."""
     match planned:
         case EmbedText(points, keep=keep, head=head, tail=tail):
-            puts = zip(points, vectors, strict=True)
-            writes: list[Write] = [Put(point, vector, keep) for point, vector in puts if vector is not None]
+            writes: list[Write] = [
+                Put(point, vector, keep, only_if_present=update_only and not point.chunk)
+                for point, vector in zip(points, vectors, strict=True)
+                if vector is not None
+            ]
             if head is not None:
                 writes.insert(0, _patch(row, head))
             return [*writes, *_tail_writes(row, tail, points[0].metadata, keep)]
         case PatchMetadata(metadata, keep, tail=tail):
             return [_patch(row, planned), *_tail_writes(row, tail, metadata, keep)]
         case RemoveRow(ids, _):
-            return [Remove(row, ids)]
+            return [Remove(row, ids, position)]
         case MarkStale(stamp, _):
             return [Mark(row, stamp)]
         case _:
@@ -84,7 +95,7 @@ def _removal(remove: Remove, stamp: Stamp | None) -> list[Step]:
     open_stamp = opened(stamp, stamp)
     first = _mark(remove.row, stamp, open_stamp)
     between = (group for group in (first, (Trim(remove.row, tuple(later), ()),)) if group)
-    return [*(Step(group, open_stamp) for group in between), Step((Remove(remove.row, (head,)),), None)]
+    return [*(Step(group, open_stamp) for group in between), Step((replace(remove, ids=(head,)),), None)]
 
 
 def _mark(row: Row, stamp: Stamp | None, open_stamp: Stamp) -> tuple[Write, ...]:

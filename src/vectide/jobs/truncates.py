@@ -10,7 +10,7 @@ the table halts instead, once everything before the record is done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from vectide.core import signals
@@ -148,24 +148,28 @@ class Truncates:
         rows = [
             steps_of([remove], stamp, atomic_calls=atomic) for remove, stamp in self._removes(purge, points)
         ]
-        for step in range(max(map(len, rows), default=0)):
-            made = [steps[step] for steps in rows if step < len(steps)]
-            self._write(collection, [write for one in made for write in one.writes], deadline)
+        left = rows
+        while left:
+            made = [steps.pop(0).writes for steps in left]
+            effects = self._write(collection, [write for writes in made for write in writes], deadline)
+            applied = [all([next(effects) is Effect.APPLIED for _ in writes]) for writes in made]
+            left = [steps for steps, is_applied in zip(left, applied, strict=True) if steps and is_applied]
         return Page(len(rows), cursor)
 
-    def _write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> None:
+    def _write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Iterator[Effect]:
         limit = self._parts.store.capabilities.max_batch_items
         for start in range(0, len(writes), limit):
             for outcome in self._parts.store.write(collection, writes[start : start + limit], deadline):
                 if outcome.effect is Effect.FAILED and outcome.failure is not None:
                     raise AdapterError(outcome.failure)
+                yield outcome.effect
 
     def _removes(self, purge: Purge, points: Sequence[Stored]) -> Sequence[tuple[Remove, Stamp]]:
         """The table's rows among the points, but those written by later changes: this may be a replay."""
         lane = purge.lane
         own = lane.position_of(purge.record)
         return [
-            (Remove(point.row, point.row.chunk_ids(point.stamp.chunks)), point.stamp)
+            (Remove(point.row, point.row.chunk_ids(point.stamp.chunks), own), point.stamp)
             for point in points
             if point.row.table == lane.table
             and point.stamp is not None

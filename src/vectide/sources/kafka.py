@@ -224,16 +224,13 @@ class KafkaSource:
             )
 
     def _restart(self, partition: Partition, offset: int) -> None:
-        """The same partition as a new assignment, from ``offset``.
-
-        The client never commits an offset lower than the last one committed, within an assignment of its
-        own; so the partition is given back and taken again.
-        """
+        """The same partition as a new assignment, from ``offset``."""
         self._held.forget([partition])
         self._commits.forget([partition])
         self._hearer.on_lost([partition])
         self._consumer.incremental_unassign([TopicPartition(*partition)])
         self._take_over([TopicPartition(*partition, offset)])
+        self._commits.restart(partition, offset)
 
     # --- rebalance -------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 Always ``store_offsets`` and then a bare ``commit``: the client refuses to store for a partition that it does
 not own, while brokers accept a commit of explicit offsets for somebody else's partition and rewind its owner.
+The one exception is a log that begins anew (:meth:`Commits.restart`).
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Commits:
         self._health = health
         self._patience_s = patience_s
         self._stored: dict[Partition, int] = {}
+        #: Partitions whose log begins anew, and from where; until the broker knows.
+        self._restarts: dict[Partition, int] = {}
         self._due = False
         self._due_at_s = 0.0
         self._failures = 0
@@ -61,6 +64,25 @@ class Commits:
         """The partitions are gone, new, or rewound: any position may follow."""
         for partition in partitions:
             self._stored.pop(partition, None)
+            self._restarts.pop(partition, None)
+
+    def restart(self, partition: Partition, position: int) -> None:
+        """The log of a partition that is ours begins anew at ``position``: say so, whatever was committed.
+
+        A bare commit would leave out every position below the last one that this client has committed, and
+        whoever takes the partition over would go on from there, beyond records that nobody has read.
+        """
+        self._restarts[partition] = position
+        self._commit_restarts()
+
+    def _commit_restarts(self) -> None:
+        anew = [TopicPartition(*partition, position) for partition, position in self._restarts.items()]
+        try:
+            self._consumer.commit(offsets=anew, asynchronous=False)
+        except KafkaException as exception:  # tried again with the next commit
+            self._failed(error_of(exception), verdict_of(error_of(exception)))
+        else:
+            self._restarts.clear()
 
     def store(self, positions: Mapping[Partition, int]) -> None:
         """Take down positions for the next commit. One that does not move forward is left out."""
@@ -81,6 +103,9 @@ class Commits:
     def send(self) -> None:
         """Start a commit of what is stored, unless one is under way or a failed one is backing off."""
         now = self._clock.monotonic()
+        if self._restarts and now >= self._due_at_s:
+            self._due_at_s = now + RETRY_FIRST_S
+            self._commit_restarts()
         under_way = self._sent_at_s is not None and now < self._sent_at_s + ANSWER_TIMEOUT_S
         if not self._due or under_way or now < self._due_at_s:
             return

@@ -236,7 +236,7 @@ class ChromaStore:
         return {one.point.id: one for one in held if one is not None}
 
     def _remove(self, collection: str, changes: Changes, deadline: Deadline) -> None:
-        stays = dict(changes.removals)
+        stays = {row_id: stay for row_id, stay, _ in changes.removals}
         if not stays:
             return
         body = {"where": {"_vectide_row": {"$in": sorted(stays)}}, "include": ["metadatas"], "limit": _PAGE}

@@ -280,8 +280,8 @@ def _apply(table: Any, changes: Changes, timeout: timedelta) -> None:
         rows = table_of(changes.patches)
         table.merge_insert("id").when_matched_update_all(where=NOT_NEWER).execute(rows, timeout=timeout)
     if changes.removals:
-        gone = among("row_id", [row_id for row_id, _ in changes.removals])
-        stay = [id_ for _, ids in changes.removals for id_ in ids]
+        gone = among("row_id", [row_id for row_id, _, _ in changes.removals])
+        stay = [id_ for _, ids, _ in changes.removals for id_ in ids]
         table.delete(f"{gone} AND NOT ({among('id', stay)})" if stay else gone)
 
 

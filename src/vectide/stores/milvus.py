@@ -250,8 +250,8 @@ class MilvusStore:
                 lambda client, limits: client.upsert(collection, parts, partial_update=True, **limits),
             )
         if changes.removals:
-            gone = among("row_id", [row_id for row_id, _ in changes.removals])
-            stay = [id_ for _, ids in changes.removals for id_ in ids]
+            gone = among("row_id", [row_id for row_id, _, _ in changes.removals])
+            stay = [id_ for _, ids, _ in changes.removals for id_ in ids]
             which = f"{gone} and not ({among('id', stay)})" if stay else gone
             self._call(deadline, lambda client, limits: client.delete(collection, filter=which, **limits))
 

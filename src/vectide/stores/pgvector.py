@@ -45,6 +45,7 @@ CAPABILITIES: Final = Capabilities(
     atomic_calls=True,
     read_your_writes=True,
     conditional_writes=True,
+    update_only=True,
     nested_metadata=True,
     null_metadata=True,
     max_integer=10**1000,  # jsonb numbers are exact

@@ -176,6 +176,17 @@ class Statements:
             " embedding = excluded.embedding, stamp = excluded.stamp, kept_columns = excluded.kept_columns"
             " WHERE ({newer}) IS NOT TRUE RETURNING true"
         ).format(table=table, kept=SQL(_KEPT).format(), newer=_newer("excluded.stamp"))
+        #: The same of a row that was there. No answer: ``is_newer`` tells why.
+        self.put_again = SQL(
+            "UPDATE {table} AS p SET chunk = %(chunk)s, text = %(text)s, text_hash = %(text_hash)s,"
+            " metadata = %(metadata)s::jsonb || {kept}, embedding = %(embedding)s, stamp = %(stamp)s::jsonb,"
+            " kept_columns = %(kept_columns)s::jsonb"
+            " WHERE p.id = %(id)s AND ({newer}) IS NOT TRUE RETURNING true"
+        ).format(table=table, kept=SQL(_KEPT).format(), newer=_newer("%(stamp)s::jsonb"))
+        #: Answers a row when the point is there and holds something newer.
+        self.is_newer = SQL("SELECT true FROM {table} AS p WHERE p.id = %(id)s AND {newer}").format(
+            table=table, newer=_newer("%(stamp)s::jsonb")
+        )
         self.put_chunk = SQL(
             "INSERT INTO {table} (id, row_id, source_table, row_key, chunk, text, text_hash, metadata,"
             " embedding) VALUES (%(id)s, %(row_id)s, %(source_table)s, %(row_key)s, %(chunk)s, %(text)s,"
@@ -211,7 +222,12 @@ class Statements:
             " FOR UPDATE), marked AS (UPDATE {table} AS p SET stamp = %(stamp)s::jsonb"
             " FROM head WHERE NOT head.newer AND p.id = head.id) SELECT newer FROM head"
         ).format(table=table, newer=_newer("%(stamp)s::jsonb"))
-        self.remove = SQL("DELETE FROM {} WHERE row_id = %(row_id)s").format(table)
+        #: Answers whether the row holds something newer (not applied).
+        self.remove = SQL(
+            "WITH head AS (SELECT FROM {table} AS p WHERE p.id = %(id)s AND {newer}), gone AS (DELETE FROM"
+            " {table} WHERE row_id = %(row_id)s AND NOT EXISTS (SELECT FROM head))"
+            " SELECT EXISTS (SELECT FROM head)"
+        ).format(table=table, newer=_newer("%(stamp)s::jsonb"))
         self.stamps = SQL("SELECT id::text, stamp, NULL FROM {} WHERE id = ANY(%s::uuid[])").format(table)
         self.stamps_and_values = SQL(
             "SELECT id::text, stamp, kept_columns FROM {} WHERE id = ANY(%s::uuid[])"

@@ -50,14 +50,11 @@ class Batch:
     def apply(self, link: Link, statements: Statements) -> None:
         """Send everything, in the open transaction of ``link``; afterwards ``outcomes`` is complete."""
         later = [i for i, write in enumerate(self._writes) if _is_later_chunk(write)]
-        heads = self._which(Put).difference(later)
         removed = self._which(Remove)
         self._lock(link, statements, {self._parameters[i]["row_id"] for i in removed.union(later)})
-        self._run(link, statements.remove, removed)
-        for i, answer in self._answers(link, statements.put, heads):
-            if answer is None:
-                self.outcomes[i] = SUPERSEDED
-        self._patch(link, statements)
+        self._change(link, statements.remove, removed)
+        self._put(link, statements, self._which(Put).difference(later))
+        self._change_point(link, statements.patch_point, statements.patch, self._which(Patch))
         self._change(link, statements.mark, self._which(Mark))
         self._share_fates(later)
         applied = {i for i in later if self.outcomes[i] is APPLIED}
@@ -79,11 +76,17 @@ class Batch:
         for i in later:
             self.outcomes[i] = untouched.get(self._parameters[i]["row_id"], APPLIED)
 
-    def _patch(self, link: Link, statements: Statements) -> None:
-        patches = self._which(Patch)
-        answers = self._answers(link, statements.patch_point, patches)
-        applied = {i for i, answer in answers if answer is not None}
-        self._change(link, statements.patch, patches - applied)
+    def _put(self, link: Link, statements: Statements, heads: set[int]) -> None:
+        again = {i for i in heads if _is_update(self._writes[i])}
+        for i, answer in self._answers(link, statements.put, heads - again):
+            if answer is None:
+                self.outcomes[i] = SUPERSEDED
+        self._change_point(link, statements.put_again, statements.is_newer, again)
+
+    def _change_point(self, link: Link, query: Composed, why_not: Composed, which: set[int]) -> None:
+        """``why_not`` is asked about those that ``query`` did not apply to."""
+        applied = {i for i, answer in self._answers(link, query, which) if answer is not None}
+        self._change(link, why_not, which - applied)
 
     def _change(self, link: Link, query: Composed, which: Iterable[int]) -> None:
         for i, answer in self._answers(link, query, which):
@@ -148,6 +151,10 @@ def encoded_json(value: Mapping[str, Value]) -> str:
     return text
 
 
+def _is_update(write: Write) -> bool:
+    return isinstance(write, Put) and write.only_if_present
+
+
 def _is_later_chunk(write: Write) -> bool:
     return isinstance(write, PatchChunks | Trim) or (isinstance(write, Put) and write.point.stamp is None)
 
@@ -178,7 +185,8 @@ def _parameters(write: Write, shape: Shape) -> dict[str, Any]:
             row_id = write.row.head_id
             return {"id": row_id, "row_id": row_id, "stamp": _stamp(write.row, write.stamp)}
         case Remove():
-            return {"id": write.row.head_id, "row_id": write.row.head_id}
+            stamp = None if write.position is None else encoded_json(write.position.to_payload())
+            return {"id": write.row.head_id, "row_id": write.row.head_id, "stamp": stamp}
 
 
 def _put(write: Put, shape: Shape) -> dict[str, Any]:

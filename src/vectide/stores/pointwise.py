@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from vectide.core.failures import Failure, Kind
-from vectide.core.model import Order, Row, Stamp, Value
+from vectide.core.model import Order, Position, Row, Stamp, Value
 from vectide.core.values import same_value
 from vectide.ports import (
     APPLIED,
@@ -48,13 +48,14 @@ class Changes:
     """What a call has to do. The writes have ``outcomes`` once it is done.
 
     ``puts`` are whole points, ``patches`` points that are there and keep their vector. ``removals``: of the
-    row with this id of chunk 0, all points but those that stay.
+    row with this id of chunk 0, all points but those that stay, and (where there is a position) unless it has
+    come to hold something newer.
     """
 
     outcomes: list[Outcome]
     puts: list[tuple[Held, Vector]] = field(default_factory=list)
     patches: list[Held] = field(default_factory=list)
-    removals: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    removals: list[tuple[str, tuple[str, ...], Position | None]] = field(default_factory=list)
 
 
 def ids_to_read(writes: Iterable[Write], *, puts: bool) -> list[str]:
@@ -65,7 +66,7 @@ def ids_to_read(writes: Iterable[Write], *, puts: bool) -> list[str]:
             case Put(point, _, keep):
                 wanted |= dict.fromkeys([point.id] if puts else [])
                 wanted |= dict.fromkeys([point.row.head_id] if keep else [])
-            case Patch(row) | Mark(row):
+            case Patch(row) | Mark(row) | Remove(row, _, Position()):
                 wanted[row.head_id] = None
             case PatchChunks(_, _, chunks):
                 wanted |= dict.fromkeys(id_ for id_, _ in chunks)
@@ -83,29 +84,31 @@ def changes_of(writes: Sequence[Write], held: Mapping[str, Held]) -> Changes:
 def _decide(write: Write, held: Mapping[str, Held], changes: Changes) -> Outcome:
     match write:
         case Put(point, vector, keep):
-            if _is_older(point.stamp, held.get(point.id)):
+            if point.stamp is not None and _is_older(point.stamp.position, held.get(point.id)):
                 return SUPERSEDED
             changes.puts.append((_put(write, held.get(point.row.head_id) if keep else None), vector))
         case Patch(row, _, stamp) | Mark(row, stamp):
             head = held.get(row.head_id)
             if head is None:
                 return MISSING
-            if _is_older(stamp, head):
+            if _is_older(stamp.position, head):
                 return SUPERSEDED
             changes.patches.append(_patched(write, head))
         case PatchChunks():
             changes.patches.extend(_patched_chunks(write, held))
         case Trim(row, _, stay):
-            changes.removals.append((row.head_id, (row.head_id, *stay)))
-        case Remove(row):
-            changes.removals.append((row.head_id, ()))
+            changes.removals.append((row.head_id, (row.head_id, *stay), None))
+        case Remove(row, _, position):
+            if position is not None and _is_older(position, held.get(row.head_id)):
+                return SUPERSEDED
+            changes.removals.append((row.head_id, (), position))
     return APPLIED
 
 
-def _is_older(stamp: Stamp | None, held: Held | None) -> bool:
-    if stamp is None or held is None or held.point.stamp is None:
+def _is_older(position: Position, held: Held | None) -> bool:
+    if held is None or held.point.stamp is None:
         return False
-    return stamp.position.relation_to(held.point.stamp.position) is Order.OLDER
+    return position.relation_to(held.point.stamp.position) is Order.OLDER
 
 
 def _put(put: Put, head: Held | None) -> Held:

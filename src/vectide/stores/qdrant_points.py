@@ -15,7 +15,7 @@ import numpy as np
 from qdrant_client import models
 
 from vectide.core.failures import Failure, Kind
-from vectide.core.model import STAMP_KEY, TEXT_KEY, Row, Value
+from vectide.core.model import STAMP_KEY, TEXT_KEY, Position, Row, Value
 from vectide.ports import AdapterError, Stored, Vector
 from vectide.stores.pointwise import Changes, Held, read_stamp
 
@@ -95,8 +95,9 @@ def replacements(puts: Iterable[tuple[Held, Vector]], name: str | None) -> list[
 def other_operations(changes: Changes) -> list[Any]:
     """Patches and removals."""
     operations: list[Any] = [_overwrite(held) for held in changes.patches]
-    for row_id, stay in changes.removals:
+    for row_id, stay, position in changes.removals:
         kept: list[Any] = [models.HasIdCondition(has_id=list(stay))] if stay else []
+        kept += [] if position is None else [_newer(position)]
         found = models.Filter(must=[_equals(ROW_FIELD, row_id)], must_not=kept or None)
         operations.append(models.DeleteOperation(delete=models.FilterSelector(filter=found)))
     return operations
@@ -122,15 +123,18 @@ def _not_newer(held: Held) -> models.Filter | None:
     """Matches a point that does not hold a later position of the same log."""
     if held.point.stamp is None:
         return None
-    position = held.point.stamp.position
-    newer = models.Filter(
+    return models.Filter(must_not=[_newer(held.point.stamp.position)])
+
+
+def _newer(position: Position) -> models.Filter:
+    """Matches a point that holds a later position of the same log."""
+    return models.Filter(
         must=[
             _equals(f"{STAMP_KEY}.log", position.log),
             _equals(f"{STAMP_KEY}.partition", position.partition),
             models.FieldCondition(key=f"{STAMP_KEY}.offset", range=models.Range(gt=position.offset)),
         ]
     )
-    return models.Filter(must_not=[newer])
 
 
 # --- filters --------------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ CAPABILITIES: Final = Capabilities(
     conditional_writes=True,
     nested_metadata=True,
     null_metadata=True,
+    update_only=True,
     max_integer=10**1000,
     nul_in_text=True,
 )
@@ -186,29 +187,40 @@ class MemoryStore:
         return found
 
     def _apply(self, held: _Collection, write: Write) -> Outcome:
+        refused = self._refused(held, write)
+        if refused is not None:
+            return refused
         match write:
             case Remove(row, ids):
                 self._delete(held, row, ids, ())
-                return APPLIED
-            case Put(point, _, _):
-                if point.stamp is not None and self._holds_newer(held, point.row, point.stamp):
-                    return SUPERSEDED
+            case Put():
                 _put(held, write)
-                return APPLIED
             case PatchChunks(row):
                 _patch_chunks(held.rows.get(row, {}), write)
-                return APPLIED
             case Trim(row, ids, stay):
                 self._delete(held, row, set(ids) - {row.head_id}, (row.head_id, *stay))
-                return APPLIED
-            case Patch(row, _, stamp) | Mark(row, stamp):
-                head = held.head(row)
-                if head is None:
-                    return MISSING
-                if self._holds_newer(held, row, stamp):
-                    return SUPERSEDED
+            case Patch(row) | Mark(row):
                 _change(held.rows[row], write)
-                return APPLIED
+        return APPLIED
+
+    def _refused(self, held: _Collection, write: Write) -> Outcome | None:
+        """What becomes of a write that does not fit what the store holds of its row."""
+        match write:
+            case Put(point):
+                position = None if point.stamp is None else point.stamp.position
+                needs_row = write.only_if_present
+            case Remove(position=position):
+                needs_row = False
+            case Patch(stamp=stamp) | Mark(stamp=stamp):
+                position, needs_row = stamp.position, True
+            case _:
+                return None
+        head = held.head(row_of(write))
+        if head is None:
+            return MISSING if needs_row else None
+        if position is None or head.point.stamp is None or not self._capabilities.conditional_writes:
+            return None
+        return SUPERSEDED if position.relation_to(head.point.stamp.position) is Order.OLDER else None
 
     def _delete(self, held: _Collection, row: Row, ids: Iterable[str], stay: Iterable[str]) -> None:
         points = held.rows.get(row, {})
@@ -217,12 +229,6 @@ class MemoryStore:
             del points[id_]
         if not points:
             held.rows.pop(row, None)
-
-    def _holds_newer(self, held: _Collection, row: Row, stamp: Stamp) -> bool:
-        head = held.head(row)
-        if not self._capabilities.conditional_writes or head is None or head.point.stamp is None:
-            return False
-        return stamp.position.relation_to(head.point.stamp.position) is Order.OLDER
 
 
 def _put(held: _Collection, put: Put) -> None:

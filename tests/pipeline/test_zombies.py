@@ -1,0 +1,79 @@
+"""A process that is suspended between its last look at its lease and its write, and wakes up in the past."""
+
+from collections.abc import Sequence
+
+import pytest
+from tests.pipeline.pump import DOWN, FIRST, PRODUCTS, FaultyStore, Log, Pump, delete, row, upsert
+
+from vectide.core import signals
+from vectide.core.model import Deleted, Upserted
+from vectide.ports import Write
+
+PLAIN = upsert(1, "lamp")
+
+
+def outlived(
+    before: Sequence[Upserted | Deleted], late: Upserted | Deleted, since: Sequence[Upserted | Deleted]
+) -> Pump:
+    """The process that had applied ``before`` and was about to write what ``late`` comes to, when it was
+    suspended, for so long that another one took over and applied everything ``since``. It is awake again."""
+    log = Log()
+    log.append(*before)
+    store = FaultyStore(PRODUCTS)
+    zombie = Pump(log, store=store, tables=[PRODUCTS])
+    zombie.run()
+
+    def sleep(writes: Sequence[Write]) -> None:
+        store.before_write = lambda writes: None
+        log.append(*since)
+        zombie.source.lose(FIRST)
+        Pump(log, store=store, tables=[PRODUCTS]).run()
+
+    store.before_write = sleep
+    log.append(late)
+    zombie.until(lambda: not zombie.stream.lanes, "the write")
+    zombie.run_for(1)
+    assert zombie.count(signals.RESULTS_DROPPED, "write") == 1
+    return zombie
+
+
+@pytest.mark.parametrize("late", [upsert(1, "desk lamp"), upsert(1, "lamp", price=9)])
+def test_a_late_update_does_not_bring_back_a_row_that_was_deleted_since(late: Upserted) -> None:
+    """Invariant 3: of the text, or of metadata alone."""
+    assert outlived([PLAIN], late, [delete(1)]).store.points() == {}
+
+
+@pytest.mark.parametrize("late", [upsert(1, "desk lamp"), upsert(1, "lamp", price=9), delete(1)])
+def test_a_late_write_does_not_go_over_a_newer_row(late: Upserted | Deleted) -> None:
+    """Invariant 3."""
+    pump = outlived([PLAIN], late, [delete(1), upsert(1, "new lamp", price=2)])
+    assert pump.store.texts() == {row(1): "new lamp"}
+    assert pump.store.points()[row(1)].metadata == {"price": 2}
+
+
+def test_a_late_delete_leaves_a_row_that_came_back() -> None:
+    """Case 57, invariant 3."""
+    assert outlived([PLAIN], delete(1), [upsert(1, "again")]).store.texts() == {row(1): "again"}
+
+
+def test_a_late_insert_does_not_go_over_a_newer_row() -> None:
+    """Invariant 3."""
+    assert outlived([], PLAIN, [upsert(1, "new lamp")]).store.texts() == {row(1): "new lamp"}
+
+
+def test_a_late_write_that_nothing_overtook_is_as_good_as_any() -> None:
+    pump = outlived([PLAIN], upsert(1, "desk lamp"), [upsert(2, "other")])
+    assert pump.store.texts() == {row(1): "desk lamp", row(2): "other"}
+
+
+def test_an_update_whose_answer_was_lost_is_repeated() -> None:
+    """Case 145: it finds its own position, which is not newer."""
+    log = Log()
+    log.append(PLAIN)
+    pump = Pump(log)
+    pump.run()
+    lost = [DOWN]
+    pump.store.answer_lost = lambda call, collection: lost.pop() if call == "write" and lost else None
+    log.append(upsert(1, "desk lamp"))
+    pump.run()
+    assert (pump.store.texts(), pump.settled("written")) == ({row(1): "desk lamp"}, 2)
