@@ -122,7 +122,7 @@ def test_rows_of_every_type_are_the_same_points_whatever_modes_they_came_in(
     mapping = replace(
         TYPES,
         metadata=tuple(MetadataField(column, column) for column in metadata),
-        types=tuple((TYPES_BY_COLUMN | types).items()),
+        types=tuple({**TYPES_BY_COLUMN, **types}.items()),
     )
     pump = ran(name, mapping, store)
     assert pump.stored() == held(ran("types_default_schemas_on", mapping).stored(), store)
