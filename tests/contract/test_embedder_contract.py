@@ -15,6 +15,7 @@ from vectide.core.chunks import Chunking, chunks_of
 from vectide.core.failures import Kind
 from vectide.embedders import EXTRAS, KINDS, checked, load
 from vectide.ports import AdapterError, Deadline, Embedder, MissingExtra, StartupRefused
+from vectide.testing.embedding_apis import AZURE
 from vectide.testing.embedding_server import EmbeddingServer
 
 
@@ -50,7 +51,18 @@ def _openai() -> Iterator[Embedder]:
             embedder.close()
 
 
+@contextmanager
+def _azure() -> Iterator[Embedder]:
+    with EmbeddingServer(dimensions=48, max_text_tokens=100_000, api=AZURE) as server:
+        embedder = load("azure", model="stub", base_url=server.address, api_key="key")
+        try:
+            yield embedder
+        finally:
+            embedder.close()
+
+
 MAKERS: dict[str, Callable[[], AbstractContextManager[Embedder]]] = {
+    "azure": _azure,
     "hashing": _hashing,
     "openai": _openai,
     "wordllama": _wordllama,
@@ -229,17 +241,21 @@ def test_prepare_may_be_called_again(embedder: Embedder) -> None:
 # --- loading --------------------------------------------------------------------------------------------
 
 
+#: Where the SDK has another name than the kind.
+SDKS = {"azure": "openai"}
+
+
 @pytest.mark.parametrize(("kind", "extra"), sorted(EXTRAS.items()))
 def test_missing_sdk_names_the_extra(kind: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, KINDS[kind], raising=False)
-    monkeypatch.delitem(sys.modules, "vectide.embedders.openai_failures", raising=False)
-    monkeypatch.setitem(sys.modules, kind, None)
+    for module in [name for name in sys.modules if name.startswith("vectide.embedders.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, SDKS.get(kind, kind), None)
     with pytest.raises(MissingExtra, match=rf'pip install "vectide\[{extra}\]"'):
         load(kind, model="m", api_key="k")
 
 
 def test_unknown_kind_names_the_known_ones() -> None:
-    with pytest.raises(StartupRefused, match="hashing, openai, wordllama"):
+    with pytest.raises(StartupRefused, match=", ".join(sorted(KINDS))):
         load("nonesuch")
 
 
