@@ -27,7 +27,7 @@ demo: setup ## see it work: broker, PostgreSQL, model and events are embedded; n
 
 .PHONY: test
 test: setup ## unit, contract, pipeline and simulation tests (ARGS= goes to pytest)
-	@$(BIN)/python -m pytest -m "not real and not alone and not image" --numprocesses 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -m "not real and not nightly and not alone and not image" --numprocesses 2 --dist loadfile $(ARGS)
 	@$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? = 5 ] # none of those was asked for
 
 .PHONY: test-real
@@ -94,6 +94,7 @@ docs-check: setup ## verify that those pages are up to date, and that the links 
 
 .PHONY: nightly
 nightly: setup ## whatever takes longer: the real stack, many more simulated seeds, every planted defect, the benchmark
+	@$(BIN)/python -m pytest -m nightly
 	@$(MAKE) test-real
 	@$(MAKE) test-image
 	@$(MAKE) fuzz

@@ -64,7 +64,9 @@ RULES: Final[Mapping[str, Rule]] = {
     "codecs": _rule(_ADAPTER, "fastavro msgspec"),
     "sources": _rule(_ADAPTER, "confluent_kafka psycopg"),
     "embedders": _rule(_ADAPTER, "httpx2 msgspec numpy openai tokenizers wordllama"),
-    "stores": _rule(_ADAPTER, "certifi httpx lancedb numpy pgvector psycopg pyarrow pydantic qdrant_client"),
+    "stores": _rule(
+        _ADAPTER, "certifi grpc httpx lancedb numpy pgvector psycopg pyarrow pydantic pymilvus qdrant_client"
+    ),
     "deadletters": _rule(_ADAPTER, "confluent_kafka"),
     "registry": _rule(_ADAPTER, "confluent_kafka httpx2"),
     "jobs": _rule(_ADAPTER),
@@ -92,6 +94,8 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "certifi": ("vectide.stores.chroma", "vectide.stores.qdrant"),
     "httpx": ("vectide.stores.chroma", "vectide.stores.qdrant"),
     "pydantic": ("vectide.stores.qdrant",),
+    "grpc": ("vectide.stores.milvus",),
+    "pymilvus": ("vectide.stores.milvus",),
     "lancedb": ("vectide.stores.lancedb",),
     "pyarrow": ("vectide.stores.lancedb",),
     "qdrant_client": ("vectide.stores.qdrant",),

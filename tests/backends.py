@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pymilvus import MilvusClient
 
 from vectide.ports import Store
 from vectide.stores.chroma import ChromaStore
 from vectide.stores.lancedb import LanceDbStore
+from vectide.stores.milvus import MilvusStore
 from vectide.stores.pgvector import PgVectorStore
 from vectide.stores.qdrant import QdrantStore
 from vectide.testing.chroma_server import ChromaServer
+from vectide.testing.milvus_server import MilvusServer
 from vectide.testing.postgres import EmbeddedPostgres
 from vectide.testing.qdrant_server import QdrantServer
 from vectide.testing.store import MemoryStore
@@ -95,10 +98,33 @@ def lancedb(request: pytest.FixtureRequest) -> Iterator[Backend]:
         yield Backend(store, connect)
 
 
+@contextmanager
+def milvus(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Milvus Lite as a server, with no collections."""
+    server: MilvusServer = request.getfixturevalue("milvus_server")
+
+    def connect() -> closing[MilvusStore]:
+        return closing(MilvusStore(server.url))
+
+    everything = MilvusClient(server.url)
+    for name in everything.list_collections():
+        everything.drop_collection(name)
+    everything.close()
+    with connect() as store:
+        yield Backend(store, connect)
+
+
 BACKENDS: dict[str, MakeBackend] = {
     "chroma": chroma,
     "lancedb": lancedb,
     "memory": memory,
+    "milvus": milvus,
     "pgvector": pgvector,
     "qdrant": qdrant,
 }
+
+#: Those whose every test takes a second, for the night.
+_SLOW = frozenset({"milvus"})
+
+#: The parameters of a fixture that makes each of them in turn.
+EVERY_BACKEND = [pytest.param(kind, marks=[pytest.mark.nightly] * (kind in _SLOW)) for kind in BACKENDS]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from vectide.testing.chroma_server import ChromaServer
+from vectide.testing.milvus_server import MilvusServer
 
 # Time limits are pytest's: on a busy machine an example may take long for no fault of its own.
 settings.register_profile("quick", max_examples=200, deadline=None)
@@ -18,4 +19,11 @@ settings.load_profile("quick")
 def chroma_server() -> Iterator[ChromaServer]:
     """One Chroma server for all tests."""
     with ChromaServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def milvus_server() -> Iterator[MilvusServer]:
+    """One Milvus Lite for all tests; they are not alone in it."""
+    with MilvusServer() as server:
         yield server

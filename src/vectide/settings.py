@@ -59,6 +59,7 @@ STORE_URLS: Final = {
     "qdrant": "http://qdrant:6333",
     "chroma": "http://chroma:8000",
     "lancedb": "/var/lib/vectide/vectors",
+    "milvus": "http://milvus:19530",
 }
 
 _POSTGRES_DSN: Final = re.compile(r"(?i)postgres(ql)?://|\w+\s*=")

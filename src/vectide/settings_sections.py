@@ -236,8 +236,8 @@ class EmbedderSettings(Section):
 class StoreSettings(Section):
     """Where the vectors go."""
 
-    kind: Annotated[Literal["pgvector", "qdrant", "chroma", "lancedb"], BeforeValidator(_lower)] = Field(
-        description="Vector store."
+    kind: Annotated[Literal["pgvector", "qdrant", "chroma", "lancedb", "milvus"], BeforeValidator(_lower)] = (
+        Field(description="Vector store.")
     )
     dsn: SecretStr | None = Field(default=None, description="How to connect, for stores that speak of a DSN.")
     url: SecretStr | None = Field(
@@ -247,7 +247,7 @@ class StoreSettings(Section):
         default=None, description="Key or token of the store's API (not pgvector, whose DSN has it)."
     )
     ca_file: str | None = Field(
-        default=None, description="Certificates to trust instead of the public ones (qdrant, chroma)."
+        default=None, description="Certificates to trust instead of the public ones (qdrant, chroma, milvus)."
     )
     vector: str | None = Field(
         default=None,
@@ -257,10 +257,11 @@ class StoreSettings(Section):
         default=None, description="Tenant of the database (chroma); default_tenant if not given."
     )
     database: str | None = Field(
-        default=None, description="Database of the collections (chroma); default_database if not given."
+        default=None,
+        description="Database of the collections (chroma, milvus); the server's default one if not given.",
     )
-    schema_name: Annotated[str, Field(min_length=1, max_length=63)] | None = Field(
-        default=None, description="PostgreSQL schema of the tables (pgvector); public if not given."
+    schema_name: Annotated[str, Field(min_length=1, max_length=63)] = Field(
+        default="public", description="PostgreSQL schema of the tables (pgvector)."
     )
     batch_items: Count = Field(default=256, description="Most rows in one read or write.")
     linger_ms: Milliseconds = Field(
@@ -284,7 +285,7 @@ class StoreSettings(Section):
             "vector": self.vector,
             "tenant": self.tenant,
             "database": self.database,
-            "schema": self.schema_name,
+            "schema": self.schema_name if "schema_name" in self.model_fields_set else None,
         }
 
 

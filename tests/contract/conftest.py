@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.backends import BACKENDS, Backend, MakeBackend
+from tests.backends import BACKENDS, EVERY_BACKEND, Backend, MakeBackend
 
 from vectide.ports import CollectionSpec, Deadline, Store
 from vectide.testing.postgres import EmbeddedPostgres
@@ -59,7 +59,7 @@ def schema() -> str:
     return f"test_{next(_schemas)}"
 
 
-@pytest.fixture(params=sorted(BACKENDS))
+@pytest.fixture(params=EVERY_BACKEND)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Each store in turn, with nothing in it."""
     with BACKENDS[request.param](request) as made:

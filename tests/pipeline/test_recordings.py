@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from tests.backends import BACKENDS
+from tests.backends import BACKENDS, EVERY_BACKEND
 from tests.pipeline.recorded_pump import Pump
 from tests.recorded import CASES, DOCS, TYPES_BY_COLUMN, Case, points, read, table_of
 
@@ -25,7 +25,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
         yield server
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=EVERY_BACKEND)
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     """An empty store of each kind."""
     if request.param != "pgvector":

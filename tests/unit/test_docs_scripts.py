@@ -8,6 +8,7 @@ from textwrap import dedent
 import pytest
 from scripts.case_index import PLANNED, Citation, citations, problems, updated
 from scripts.links import broken_links
+from scripts.store_matrix import table
 
 CATALOGUE = """\
 # Cases
@@ -99,3 +100,8 @@ def test_links_must_lead_to_a_file_and_a_heading(tmp_path: Path) -> None:
         "README.md: docs/a.md#four: there is no such heading",
         "README.md: #s: there is no such heading",
     ]
+
+
+def test_the_matrix_of_stores_shows_what_each_keeps() -> None:
+    cells = {"test_a_b": {"one": "yes", "two": "NO"}, "test_c": {"two": "-"}}
+    assert table(cells) == ["promise   one       two", "a b       yes       NO", "c         -         -"]

@@ -49,8 +49,8 @@ _DECISIONS = {
 
 
 class LookUp:
-    """``embed`` and ``write`` take the works on; ``halt`` stops a table, ``halt_at`` a lane before what cannot
-    be mapped."""
+    """``embed`` and ``write`` take the works on; ``halt`` stops a table, ``halt_at`` a lane before what
+    cannot be mapped."""
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from vectide.ports import MissingExtra, StartupRefused, Store
 KINDS: Final[dict[str, str]] = {
     "chroma": "vectide.stores.chroma",
     "lancedb": "vectide.stores.lancedb",
+    "milvus": "vectide.stores.milvus",
     "pgvector": "vectide.stores.pgvector",
     "qdrant": "vectide.stores.qdrant",
 }

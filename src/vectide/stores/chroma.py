@@ -9,15 +9,13 @@ from __future__ import annotations
 import base64
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
 import numpy as np
 
-from vectide.core.failures import Kind
 from vectide.core.model import Row, Stamp, Value
 from vectide.ports import (
     AdapterError,
@@ -44,6 +42,7 @@ from vectide.stores.pointwise import (
     scan_ranges,
     stamps_of,
 )
+from vectide.stores.refusals import check_made_for, refusing
 
 #: Records in one call: what its cloud takes.
 _PAGE: Final = 300
@@ -106,7 +105,7 @@ class ChromaStore:
     def prepare(self, spec: CollectionSpec, deadline: Deadline) -> None:
         """As :meth:`vectide.ports.Store.prepare`."""
         if not self.verify(spec, deadline):
-            with self._refusing(spec):
+            with refusing("chroma", spec):
                 self._create(spec, deadline)
             if not self.verify(spec, deadline):
                 raise StartupRefused("what answers at the URL of the chroma store is no Chroma server")
@@ -120,7 +119,7 @@ class ChromaStore:
                 f"a chroma collection cannot be named {spec.name!r}: 3 to 512 letters, digits, dots, hyphens "
                 "and underscores can"
             )
-        with self._refusing(spec):
+        with refusing("chroma", spec):
             try:
                 shape = self._shape(spec.name, deadline, fresh=True)
             except AdapterError as error:
@@ -251,19 +250,6 @@ class ChromaStore:
         for start in range(0, len(gone), _PAGE):
             self._on(collection, "delete", deadline, {"ids": gone[start : start + _PAGE]})
 
-    @contextmanager
-    def _refusing(self, spec: CollectionSpec) -> Iterator[None]:
-        """What an operator must mend before the start, as a refusal."""
-        try:
-            yield
-        except AdapterError as error:
-            kind, cause = error.failure.kind, error.failure.cause
-            if kind in (Kind.TRANSIENT, Kind.THROTTLED) or cause in ("collection_missing", "disk_full"):
-                raise
-            raise StartupRefused(
-                f"the chroma store refuses collection {spec.name!r}: {error.failure.detail}"
-            ) from None
-
 
 create = ChromaStore
 
@@ -273,17 +259,7 @@ def _check(shape: Shape, spec: CollectionSpec) -> None:
         raise StartupRefused(
             f"there is a collection {spec.name!r} that is not one of this service: choose another name"
         )
-    expected = (
-        ("dimensions", shape.dimensions, spec.dimensions),
-        ("metric", shape.metric, spec.metric),
-        ("space", shape.space, spec.space),
-    )
-    for what, has, wanted in expected:
-        if has != wanted:
-            raise StartupRefused(
-                f"collection {spec.name!r} has {what} {has}, but {wanted} is configured: "
-                "configure what it has, or use another collection"
-            )
+    check_made_for(spec, shape.dimensions, shape.metric, shape.space)
 
 
 def _documents(points: Sequence[Held], held: Mapping[str, Held]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from typing import Any, Final
 import lancedb
 import pyarrow as pa
 
-from vectide.core.failures import Kind
 from vectide.core.model import Row, Stamp, Value
 from vectide.ports import (
     AdapterError,
@@ -54,6 +53,7 @@ from vectide.stores.pointwise import (
     scan_ranges,
     stamps_of,
 )
+from vectide.stores.refusals import check_made_for, refusing
 
 CAPABILITIES: Final = Capabilities(
     kind="lancedb",
@@ -107,7 +107,7 @@ class LanceDbStore:
         if self.verify(spec, deadline):
             return
         schema = schema_of(spec.dimensions, {_SPACE.decode(): spec.space, _METRIC.decode(): spec.metric})
-        with self._refusing(spec), _translated():
+        with refusing("lancedb", spec), _translated():
             # Taken as it is where another process has made it meanwhile.
             self._open().create_table(spec.name, schema=schema, exist_ok=True)
         self.verify(spec, deadline)
@@ -121,7 +121,7 @@ class LanceDbStore:
                 f"a lancedb table cannot be named {spec.name!r}: letters, digits, hyphens, dots and "
                 "underscores can"
             )
-        with self._refusing(spec):
+        with refusing("lancedb", spec):
             try:
                 schema = self._schema(spec.name, fresh=True)
             except AdapterError as error:
@@ -249,19 +249,6 @@ class LanceDbStore:
         finally:
             self._tidying.release()
 
-    @contextmanager
-    def _refusing(self, spec: CollectionSpec) -> Iterator[None]:
-        """What an operator must mend before the start, as a refusal."""
-        try:
-            yield
-        except AdapterError as error:
-            kind, cause = error.failure.kind, error.failure.cause
-            if kind in (Kind.TRANSIENT, Kind.THROTTLED) or cause in ("collection_missing", "disk_full"):
-                raise
-            raise StartupRefused(
-                f"the lancedb store refuses collection {spec.name!r}: {error.failure.detail}"
-            ) from None
-
 
 create = LanceDbStore
 
@@ -304,17 +291,9 @@ def _check(schema: pa.Schema, spec: CollectionSpec) -> None:
         raise StartupRefused(
             f"there is a table {spec.name!r} that is not a collection of this service: choose another name"
         )
-    expected = (
-        ("dimensions", schema.field("vector").type.list_size, spec.dimensions),
-        ("metric", made_for[_METRIC].decode(), spec.metric),
-        ("space", made_for[_SPACE].decode(), spec.space),
+    check_made_for(
+        spec, schema.field("vector").type.list_size, made_for[_METRIC].decode(), made_for[_SPACE].decode()
     )
-    for what, has, wanted in expected:
-        if has != wanted:
-            raise StartupRefused(
-                f"collection {spec.name!r} has {what} {has}, but {wanted} is configured: "
-                "configure what it has, or use another collection"
-            )
 
 
 def _hit(row: Mapping[str, Any], metric: str) -> Hit:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -47,6 +46,7 @@ from vectide.stores.qdrant_points import (
     replacements,
     vector_of,
 )
+from vectide.stores.refusals import check_made_for, refusing
 
 CAPABILITIES: Final = Capabilities(
     kind="qdrant",
@@ -133,7 +133,7 @@ class QdrantStore:
     def prepare(self, spec: CollectionSpec, deadline: Deadline) -> None:
         """As :meth:`vectide.ports.Store.prepare`. A collection that somebody else made is taken, if its
         vectors have the dimensions and the metric, and marked as of our space."""
-        with self._refusing(spec):
+        with refusing("qdrant", spec):
             if not self.verify(spec, deadline):
                 self._create(spec, deadline)
                 self.verify(spec, deadline)
@@ -153,24 +153,14 @@ class QdrantStore:
             raise StartupRefused(f"qdrant has no metric {spec.metric!r}: choose {', '.join(METRICS)}")
         if not spec.name or any(sign in spec.name for sign in '<>:"/\\|?*\0') or len(spec.name) > 255:
             raise StartupRefused(f"a qdrant collection cannot be named {spec.name!r}: choose another name")
-        with self._refusing(spec):
+        with refusing("qdrant", spec):
             try:
                 shape = self._shape(spec.name, deadline, fresh=True)
             except AdapterError as error:
                 if error.failure.cause == "collection_missing":
                     return False
                 raise
-        expected = (
-            ("dimensions", shape.dimensions, spec.dimensions),
-            ("metric", shape.metric, spec.metric),
-            ("space", shape.space or spec.space, spec.space),
-        )
-        for what, has, wanted in expected:
-            if has != wanted:
-                raise StartupRefused(
-                    f"collection {spec.name!r} has {what} {has}, but {wanted} is configured: "
-                    "configure what it has, or use another collection"
-                )
+        check_made_for(spec, shape.dimensions, shape.metric, shape.space or spec.space)
         return True
 
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
@@ -328,19 +318,6 @@ class QdrantStore:
             RecursionError,
         ) as error:
             raise AdapterError(failure_of(error)) from None
-
-    @contextmanager
-    def _refusing(self, spec: CollectionSpec) -> Iterator[None]:
-        """What an operator must mend before the start, as a refusal."""
-        try:
-            yield
-        except AdapterError as error:
-            kind, cause = error.failure.kind, error.failure.cause
-            if kind in (Kind.TRANSIENT, Kind.THROTTLED) or cause in ("collection_missing", "disk_full"):
-                raise
-            raise StartupRefused(
-                f"the qdrant store refuses collection {spec.name!r}: {error.failure.detail}"
-            ) from None
 
 
 create = QdrantStore

@@ -147,7 +147,7 @@ def test_aborted_transactions_are_not_applied_and_their_markers_are_no_lag(lab: 
 
 
 def test_retention_that_took_records_is_told(lab: Lab) -> None:
-    """Case 112 in the shape that brokers have it: what is gone is counted and named, the rest is applied."""
+    """Case 111: what is gone is counted and named, the rest is applied."""
     lab.kafka.create_topic(lab.topic)
     lab.produce(range(20))
     service = lab.service()

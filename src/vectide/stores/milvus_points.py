@@ -1,0 +1,110 @@
+"""Points of the Milvus store: the fields of its collections, what is written, and expressions on them.
+
+``metadata`` is a JSON field under the user's names (``metadata["color"] == "red"``); what is ours is in the
+JSON field ``_vectide``: ``table``, ``key``, ``chunk``, ``hash``, and on chunk 0 ``stamp`` and ``values``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import numpy as np
+from pymilvus import CollectionSchema, DataType, MilvusClient
+
+from vectide.core.model import STAMP_KEY, Row, Value
+from vectide.ports import Stored, Vector
+from vectide.stores.pointwise import Held, read_stamp
+
+#: What :func:`held_of` needs.
+READ: Final = ["id", "text", "metadata", STAMP_KEY]
+
+#: The longest text, in bytes of UTF-8.
+MAX_TEXT_BYTES: Final = 65_535
+
+
+def schema_of(dimensions: int) -> CollectionSchema:
+    """The fields of a collection."""
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=36)
+    schema.add_field("row_id", DataType.VARCHAR, max_length=36)
+    schema.add_field("text", DataType.VARCHAR, max_length=MAX_TEXT_BYTES, nullable=True)
+    schema.add_field("metadata", DataType.JSON)
+    schema.add_field(STAMP_KEY, DataType.JSON)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimensions)
+    return schema
+
+
+def registry_schema() -> CollectionSchema:
+    """The fields of the collection that says what the others are made for. (Milvus wants a vector.)"""
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("name", DataType.VARCHAR, is_primary=True, max_length=255)
+    schema.add_field("made_for", DataType.JSON)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)
+    return schema
+
+
+def whole(held: Held, vector: Vector) -> dict[str, Any]:
+    """A point as it is written."""
+    row_id = held.point.row.head_id
+    return {**patched(held), "row_id": row_id, "text": held.point.text, "vector": vector.tolist()}
+
+
+def patched(held: Held) -> dict[str, Any]:
+    """The same without its vector and its text: the fields of a patch."""
+    point = held.point
+    ours: dict[str, Value] = {
+        "table": point.row.table,
+        "key": point.row.key,
+        "chunk": point.chunk,
+        "hash": point.text_hash,
+    }
+    if point.stamp is not None:
+        ours["stamp"] = point.stamp.to_payload(point.row)
+    if held.values is not None:
+        ours["values"] = dict(held.values)
+    return {"id": point.id, "metadata": dict(point.metadata), STAMP_KEY: ours}
+
+
+def held_of(row: Mapping[str, Any]) -> Held:
+    """The point that these fields are."""
+    ours = row[STAMP_KEY]
+    numbers = row.get("vector")
+    vector = None if numbers is None else np.asarray(numbers, dtype=np.float32)
+    of, stamp = Row(ours["table"], ours["key"]), read_stamp(ours.get("stamp"))
+    stored = Stored(row["id"], of, ours["chunk"], row["text"], ours["hash"], row["metadata"], stamp, vector)
+    return Held(stored, ours.get("values"))
+
+
+# --- expressions ----------------------------------------------------------------------------------------
+
+
+def quoted(text: str) -> str:
+    """A text in an expression."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def among(field: str, values: Iterable[str]) -> str:
+    """That the field has one of these values."""
+    return f"{field} in [{', '.join(map(quoted, values))}]"
+
+
+def conditions(filters: Mapping[str, Value]) -> str:
+    """Matches at least the points whose metadata equals ``filters``; empty: all."""
+    made = (_condition(f"metadata[{quoted(name)}]", value) for name, value in filters.items())
+    return " and ".join(one for one in made if one)
+
+
+def _condition(path: str, value: Value) -> str:
+    match value:
+        case bool():
+            return f"{path} == {str(value).lower()}"
+        case int() | float():
+            return f"{path} == {value!r}"
+        case str():
+            return f"{path} == {quoted(value)}"
+        case list() | tuple() if value and all(isinstance(one, str) for one in value):
+            return " and ".join(f"json_contains({path}, {quoted(one)})" for one in value)
+        case _:  # more than that is decided by who compares what comes back
+            return ""
