@@ -53,7 +53,11 @@ _KUBERNETES: Final = re.compile(
 )
 _KUBERNETES_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://")
 #: Kinds of embedder that need a model, and a key, with an example of a model.
-EMBEDDER_MODELS: Final = {"openai": "text-embedding-3-small", "azure": "text-embedding-3-small"}
+EMBEDDER_MODELS: Final = {
+    "openai": "text-embedding-3-small",
+    "azure": "text-embedding-3-small",
+    "cohere": "embed-v4.0",
+}
 #: Kinds of store that have a URL, with an example of one.
 STORE_URLS: Final = {
     "qdrant": "http://qdrant:6333",

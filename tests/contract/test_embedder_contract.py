@@ -15,7 +15,7 @@ from vectide.core.chunks import Chunking, chunks_of
 from vectide.core.failures import Kind
 from vectide.embedders import EXTRAS, KINDS, checked, load
 from vectide.ports import AdapterError, Deadline, Embedder, MissingExtra, StartupRefused
-from vectide.testing.embedding_apis import AZURE
+from vectide.testing.embedding_apis import AZURE, COHERE
 from vectide.testing.embedding_server import EmbeddingServer
 
 
@@ -52,6 +52,16 @@ def _openai() -> Iterator[Embedder]:
 
 
 @contextmanager
+def _cohere() -> Iterator[Embedder]:
+    with EmbeddingServer(dimensions=48, max_text_tokens=100_000, max_items=96, api=COHERE) as server:
+        embedder = load("cohere", model="stub", base_url=server.address, api_key="key")
+        try:
+            yield embedder
+        finally:
+            embedder.close()
+
+
+@contextmanager
 def _azure() -> Iterator[Embedder]:
     with EmbeddingServer(dimensions=48, max_text_tokens=100_000, api=AZURE) as server:
         embedder = load("azure", model="stub", base_url=server.address, api_key="key")
@@ -63,6 +73,7 @@ def _azure() -> Iterator[Embedder]:
 
 MAKERS: dict[str, Callable[[], AbstractContextManager[Embedder]]] = {
     "azure": _azure,
+    "cohere": _cohere,
     "hashing": _hashing,
     "openai": _openai,
     "wordllama": _wordllama,
@@ -225,7 +236,9 @@ def test_chunks_of_any_text_keep_their_size_and_are_embedded(embedder: Embedder,
     chunks = list(chunks_of(text.strip(), Chunking(64), embedder.count_tokens))
     assert all(embedder.count_tokens(chunk.text) <= 64 for chunk in chunks)
     assert "".join("".join(chunk.text.split()) for chunk in chunks) == "".join(text.split())
-    assert len(embedder.embed([chunk.text for chunk in chunks], within()).vectors) == len(chunks)
+    for start in range(0, len(chunks), embedder.limits.max_items):
+        some = [chunk.text for chunk in chunks[start : start + embedder.limits.max_items]]
+        assert len(embedder.embed(some, within()).vectors) == len(some)
 
 
 def test_tokens_of_an_answer_are_reported(embedder: Embedder) -> None:

@@ -15,7 +15,8 @@ from vectide.core.failures import Failure, Kind
 from vectide.embedders import load
 from vectide.embedders.hashing import expected_vector
 from vectide.ports import AdapterError, Deadline, Embedder, StartupRefused
-from vectide.testing.embedding_apis import AZURE, Api
+from vectide.testing.embedding_apis import AZURE, COHERE, Api
+from vectide.testing.embedding_contract import QUERY_PROMPT
 from vectide.testing.embedding_server import Contract, EmbeddingServer, Fault
 
 DIMENSIONS = 32
@@ -47,6 +48,8 @@ class Provider:
     settings: Mapping[str, object] = field(default_factory=dict)
     #: Its answers say which text a vector is of.
     indexed: bool = True
+    #: It tells queries from documents.
+    typed: bool = False
 
 
 PROVIDERS = {
@@ -57,6 +60,15 @@ PROVIDERS = {
         3072,
         2048,
         settings={"deployment": "vectors"},
+    ),
+    "cohere": Provider(
+        COHERE,
+        "embed-v4.0",
+        "cohere/embed-v4.0/1536/search_document",
+        1536,
+        96,
+        indexed=False,
+        typed=True,
     ),
 }
 
@@ -158,6 +170,14 @@ def test_unusable_answer_has_its_own_cause_and_the_next_call_is_good(
         assert (failure.kind, failure.cause) in verdicts
         server.clear()
         assert np.allclose(embedder.embed(TEXTS, within()).vectors, expected(TEXTS), atol=1e-7)
+
+
+def test_query_is_embedded_as_a_query_where_that_makes_a_difference(
+    provider: Provider, embedder: Embedder
+) -> None:
+    query = embedder.embed_query("text", within())
+    assert np.array_equal(query, expected([QUERY_PROMPT + "text" if provider.typed else "text"])[0])
+    assert (embedder.space.count("/") == 3) is provider.typed
 
 
 def test_order_of_an_answer_is_that_of_its_indexes(

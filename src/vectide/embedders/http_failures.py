@@ -26,6 +26,9 @@ from vectide.core.failures import Failure, Kind
 #: The longest pause that a peer can ask of us.
 MAX_RETRY_AFTER_S: Final = 86_400.0
 
+#: No provider asks to wait for so many seconds: they count from the epoch.
+_AN_EPOCH_S: Final = 1_000_000_000.0
+
 _QUOTA_CODES: Final = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
 _KEY_CODES: Final = {"invalid_api_key", "invalid_authentication", "api_key_invalid"}
 _MODEL_CODES: Final = {"model_not_found", "deploymentnotfound", "invalid_model", "operationnotsupported"}
@@ -35,11 +38,13 @@ _LONG_CODES: Final = {"context_length_exceeded", "string_above_max_length"}
 _KEY_WORDS: Final = re.compile(r"(api key not valid|invalid api key|incorrect api key)", re.IGNORECASE)
 _SIZE_WORDS: Final = re.compile(
     r"(tokens per (request|submitted batch)|batch size|array too long|in one batch|payload too large"
-    r"|too many (inputs|items|texts|tokens per)|at most \d+ (inputs|items|texts|requests))",
+    r"|too many (inputs|items|texts|tokens per|tokens in batch)|number of texts"
+    r"|at most \d+ (inputs|items|texts|requests))",
     re.IGNORECASE,
 )
 _LONG_WORDS: Final = re.compile(
-    r"(maximum context length|context length|too long|maximum input length|must have less than \d+ tokens)",
+    r"(maximum context length|context length|context window|too many tokens|too long"
+    r"|maximum input length|must have less than \d+ tokens)",
     re.IGNORECASE,
 )
 _PLAIN_NAME: Final = re.compile(r"[\w.\-]{1,64}")
@@ -111,8 +116,9 @@ def retry_after_s(headers: Mapping[str, str], now_wall_s: float) -> float | None
 
     ``retry-after-ms`` comes first, then ``retry-after`` (seconds, or an HTTP date against ``now_wall_s``,
     seconds since the epoch; a date in the past is 0), then the ``x-ratelimit-reset-*`` of a limit that is
-    used up. What is negative or cannot be read counts as not said. Names are looked up in lower case:
-    pass a case-insensitive mapping or lower-case keys.
+    used up, then ``x-ratelimit-reset`` (seconds, from now or since the epoch). What is negative or cannot
+    be read counts as not said. Names are looked up in lower case: pass a case-insensitive mapping or
+    lower-case keys.
     """
     asked = _number(headers.get("retry-after-ms"))
     if asked is not None:
@@ -123,6 +129,10 @@ def retry_after_s(headers: Mapping[str, str], now_wall_s: float) -> float | None
         asked = _until(value, now_wall_s)
     if asked is None:
         asked = _reset_s(headers)
+    if asked is None:
+        asked = _number(headers.get("x-ratelimit-reset"))
+        if asked is not None and asked > _AN_EPOCH_S:
+            asked = max(0.0, asked - now_wall_s)
     return None if asked is None else min(asked, MAX_RETRY_AFTER_S)
 
 

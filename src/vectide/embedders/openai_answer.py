@@ -1,36 +1,15 @@
-"""The answer of the OpenAI embeddings API: read in time, and decoded straight into float32."""
+"""The answer of the OpenAI embeddings API, decoded straight into float32."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
-import numpy as np
 
 from vectide.core.failures import Failure, Kind
-from vectide.embedders import in_time
-from vectide.ports import AdapterError, Deadline, Vector
-
-
-class Response(Protocol):
-    """An answer whose body has not been read yet."""
-
-    def iter_bytes(self, chunk_size: int | None = None) -> Any: ...
-
-
-def read(response: Response, most_bytes: int, deadline: Deadline) -> bytes:
-    """The body, piece by piece: a server that drips cannot hold a worker much past its deadline, nor fill
-    the memory. Raises :class:`AdapterError` (transient ``timeout``, invalid ``answer_too_large``)."""
-    pieces: list[bytes] = []
-    size = 0
-    for piece in response.iter_bytes():
-        in_time(deadline)
-        size += len(piece)
-        if size > most_bytes:
-            raise AdapterError(Failure(Kind.INVALID, "answer_too_large", f"more than {most_bytes} bytes"))
-        pieces.append(piece)
-    return b"".join(pieces)
+from vectide.embedders.http_answers import vector_of
+from vectide.ports import AdapterError, Vector
 
 
 class _Item(msgspec.Struct):
@@ -62,16 +41,7 @@ def decode(body: bytes, count: int) -> tuple[list[Vector], int | None]:
     except ValueError:  # every error of msgspec is one
         answer = _lenient(body)
     tokens = answer.usage.total_tokens if answer.usage else None
-    return [_vector(item.embedding) for item in _in_order(answer.data, count)], tokens
-
-
-def _vector(embedding: bytes | list[float]) -> Vector:
-    if isinstance(embedding, bytes):
-        if len(embedding) % 4:
-            raise AdapterError(Failure(Kind.INVALID, "malformed", "base64 of a broken length"))
-        return np.frombuffer(embedding, dtype="<f4")
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which the check finds
-        return np.array(embedding, dtype=np.float32)
+    return [vector_of(item.embedding) for item in _in_order(answer.data, count)], tokens
 
 
 def _in_order(items: list[_Item], count: int) -> list[_Item]:

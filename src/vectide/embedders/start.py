@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -50,16 +50,17 @@ def quiet(*loggers: str) -> None:
         logger.setLevel(max(logger.level, logging.WARNING))
 
 
-def dimensions_of(vector: Vector, model: str, configured: int | None) -> int:
+def dimensions_of(vectors: Sequence[Vector], model: str, configured: int | None) -> int:
     """The dimension that the probe shows, if it is the configured one. Raises :class:`StartupRefused`, and
     what :func:`~vectide.embedders.checked` raises."""
-    checked([vector], 1, vector.size)
-    if configured not in (None, vector.size):
+    size = vectors[0].size if vectors else 0
+    checked(vectors, 1, size)
+    if configured not in (None, size):
         raise StartupRefused(
-            f"model {model!r} gives {vector.size} dimensions, "
+            f"model {model!r} gives {size} dimensions, "
             f"but {configured} are configured: change the setting or the model"
         )
-    return vector.size
+    return size
 
 
 def at_start(failure: Failure, where: str, model: str, advice: Mapping[str, str] = _ADVICE) -> Exception:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from vectide.ports import EmbedderLimits
 
 #: UTF-8 bytes that :func:`estimate` takes for one token.
 BYTES_PER_TOKEN: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What is known of a model without asking: its dimensions, the tokens that it reads of one text, and
+    those that the provider accepts in one request (None: as many as the texts may have)."""
+
+    dimensions: int
+    text_tokens: int
+    call_tokens: int | None = None
 
 
 def estimate(text: str) -> int:

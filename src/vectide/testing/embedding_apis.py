@@ -5,6 +5,7 @@ providers publish:
 
 - OpenAI: the API reference, *Create embeddings*; its SDK's documentation of the limits.
 - Azure: Microsoft's reference of the data plane, *Embeddings_Create*.
+- Cohere: docs.cohere.com/reference/embed (version 2) and docs.cohere.com/reference/errors.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Call:
     dimensions: int | None = None
     base64: bool = False
     query: bool = False
+    #: A text that is too long is cut off.
+    truncates: bool = False
 
 
 class _OpenAIBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -113,5 +116,73 @@ class Azure(Api):
         return self._call(read, headers.get("api-key"))
 
 
+_CohereType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
+
+
+class _CohereBody(msgspec.Struct, forbid_unknown_fields=True):
+    model: str
+    input_type: Literal["search_document", "search_query", "classification", "clustering", "image"]
+    texts: list[str]
+    embedding_types: tuple[_CohereType, ...] = ("float",)
+    truncate: Literal["NONE", "START", "END"] = "END"
+    output_dimension: int | None = None
+    max_tokens: int | None = None
+    priority: int | None = None
+
+
+class Cohere(Api):
+    """Cohere's, version 2. Answers have no indexes."""
+
+    objections: ClassVar[Mapping[Objection, tuple[int, str, str | None, str]]] = {
+        "key": (401, "invalid api token", None, ""),
+        "model": (404, "model not found, make sure the correct model ID was used", None, ""),
+        "blank": (400, "invalid request: all texts must be non-empty", None, ""),
+        "items": (
+            400,
+            "invalid request: total number of texts must be at most {limit} - received {got}",
+            None,
+            "",
+        ),
+        "text": (
+            400,
+            "too many tokens: size limit of {limit} exceeded. Try using shorter or fewer inputs",
+            None,
+            "",
+        ),
+        "tokens": (413, "request too large", None, ""),
+    }
+
+    def call(self, path: str, headers: Mapping[str, str], body: bytes) -> Call | None:
+        if path != "/v2/embed":
+            return None
+        read = msgspec.json.decode(body, type=_CohereBody)
+        if read.output_dimension is not None and "-v3" in read.model:
+            raise msgspec.ValidationError("invalid request: output_dimension is not supported by this model")
+        return Call(
+            read.model,
+            read.texts,
+            _bearer(headers),
+            read.output_dimension,
+            base64="base64" in read.embedding_types,
+            query=read.input_type == "search_query",
+            truncates=read.truncate != "NONE",
+        )
+
+    def error(self, message: str, *, code: str | None, type_: str) -> dict[str, Any]:
+        return {"id": "0f4c1b0e-7f0b-4d55-9f6c-000000000000", "message": message}
+
+    def reply(self, call: Call, items: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
+        vectors = [item["embedding"] for item in items]
+        encoded = bool(vectors) and all(isinstance(vector, bytes) for vector in vectors)
+        return {
+            "id": "0f4c1b0e-7f0b-4d55-9f6c-000000000000",
+            "response_type": "embeddings_by_type",
+            "embeddings": {"base64" if encoded else "float": vectors},
+            "texts": call.texts,
+            "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens}},
+        }
+
+
 OPENAI: Final = Api()
 AZURE: Final = Azure()
+COHERE: Final = Cohere()

@@ -81,7 +81,7 @@ def _refusal(contract: Contract, call: Call) -> Answer | None:
     if len(texts) > contract.max_items:
         return no("items", contract.max_items, len(texts))
     sizes = [tokens_of(text) for text in texts]
-    if max(sizes) > contract.max_text_tokens:
+    if max(sizes) > contract.max_text_tokens and not call.truncates:
         return no("text", contract.max_text_tokens, max(sizes))
     return no("tokens", contract.max_tokens, sum(sizes)) if sum(sizes) > contract.max_tokens else None
 
