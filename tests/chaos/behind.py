@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import psutil
 from tests.chaos.history import TABLES, Message
 from tests.chaos.stage import Servers, Stage
@@ -22,6 +23,8 @@ from tests.chaos.toxiproxy import fetch as fetch_toxiproxy
 from tests.real.jars import fetch
 from tests.real.processes import wait_until
 from tests.real.service import Service
+
+from vectide.ports import Vector
 
 RECORDS: Final = 1_000_000
 RECORD_BYTES: Final = 1000
@@ -43,6 +46,13 @@ def message(row: int) -> Message:
     return Message(table, row % table.partitions, key, json.dumps(event).encode())
 
 
+def quick_vector(text: str, dimensions: int) -> Vector:
+    """Made in no time: the provider must not be what the service waits for."""
+    made = np.zeros(dimensions, dtype=np.float32)
+    made[hash(text) % dimensions] = 1.0
+    return made
+
+
 def main() -> int:
     """Exit code 1 when it takes more memory than it should."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.behind", description=__doc__)
@@ -50,7 +60,7 @@ def main() -> int:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="vectide-behind-"))
     servers = Servers(fetch(), fetch_toxiproxy(), folder)
-    with servers, Stage(servers, 0, dimensions=DIMENSIONS) as stage:
+    with servers, Stage(servers, 0, DIMENSIONS, quick_vector) as stage:
         for row in range(RECORDS):
             stage.produce(message(row))
         stage.flush()

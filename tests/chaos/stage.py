@@ -20,7 +20,8 @@ from tests.real.processes import free_port
 from tests.real.service import Kafka
 from tests.real.stack import Broker
 
-from vectide.testing.embedding_server import EmbeddingServer, Fault
+from vectide.testing.embedding_contract import Vectorise
+from vectide.testing.embedding_server import DEFAULT_VECTORS, EmbeddingServer, Fault
 from vectide.testing.postgres import EmbeddedPostgres
 
 DIMENSIONS: Final = 32
@@ -55,7 +56,13 @@ class Servers(AbstractContextManager["Servers"]):
 class Stage(AbstractContextManager["Stage"]):
     """What one run has for itself: topics, a database, a provider."""
 
-    def __init__(self, servers: Servers, seed: int, dimensions: int = DIMENSIONS):
+    def __init__(
+        self,
+        servers: Servers,
+        seed: int,
+        dimensions: int = DIMENSIONS,
+        vectors: Vectorise | str = DEFAULT_VECTORS,
+    ):
         self.servers = servers
         self._dimensions = dimensions
         self.name = f"chaos{seed}"
@@ -71,7 +78,9 @@ class Stage(AbstractContextManager["Stage"]):
         with psycopg.connect(servers.postgres.dsn, autocommit=True) as admin:
             admin.execute(f"CREATE DATABASE {self.name}".encode())
         self.dsn = make_conninfo(servers.postgres.dsn, dbname=self.name)
-        self.provider = EmbeddingServer(dimensions=dimensions, latency_ms=30, record_texts=True)
+        self.provider = EmbeddingServer(
+            dimensions=dimensions, latency_ms=30, record_texts=True, vectors=vectors
+        )
         self.refuse_poison()
         self.to_provider: Proxy = servers.toxiproxy.add(
             f"provider-{self.name}", f"127.0.0.1:{self.provider.port}"
