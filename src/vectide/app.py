@@ -231,6 +231,13 @@ def chunk_problems(settings: Settings, embedder: Embedder) -> list[str]:
     ]
 
 
+def chunks_of_unknown_fit(settings: Settings, embedder: Embedder) -> list[str]:
+    """Tables whose chunk size is set though nobody knows how much of a text the provider's model takes."""
+    if settings.embedder.kind != "openai" or embedder.limits.chunk_tokens is not None:
+        return []
+    return [mapping.table for mapping in settings.mappings if mapping.chunking is not None]
+
+
 def policy_of(settings: Settings) -> StreamPolicy:
     """The pump's numbers, from the settings."""
     embedder, store, limits = settings.embedder, settings.store, settings.limits
