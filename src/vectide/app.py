@@ -54,6 +54,8 @@ def build_embedder(settings: Settings) -> Embedder:
     return embedders.load(
         given.kind,
         model=given.model,
+        deployment=given.deployment,
+        api_version=given.api_version,
         base_url=given.base_url,
         api_key=given.api_key.get_secret_value() if given.api_key else None,
         dimensions=given.dimensions,
@@ -233,7 +235,8 @@ def chunk_problems(settings: Settings, embedder: Embedder) -> list[str]:
 
 def chunks_of_unknown_fit(settings: Settings, embedder: Embedder) -> list[str]:
     """Tables whose chunk size is set though nobody knows how much of a text the provider's model takes."""
-    if settings.embedder.kind != "openai" or embedder.limits.chunk_tokens is not None:
+    reads_any_length = settings.embedder.kind in ("hashing", "wordllama")
+    if reads_any_length or embedder.limits.chunk_tokens is not None:
         return []
     return [mapping.table for mapping in settings.mappings if mapping.chunking is not None]
 
