@@ -233,6 +233,14 @@ def chunk_problems(settings: Settings, embedder: Embedder) -> list[str]:
     ]
 
 
+def chunks_of_unknown_fit(settings: Settings, embedder: Embedder) -> list[str]:
+    """Tables whose chunk size is set though nobody knows how much of a text the provider's model takes."""
+    reads_any_length = settings.embedder.kind in ("hashing", "wordllama")
+    if reads_any_length or embedder.limits.chunk_tokens is not None:
+        return []
+    return [mapping.table for mapping in settings.mappings if mapping.chunking is not None]
+
+
 def policy_of(settings: Settings) -> StreamPolicy:
     """The pump's numbers, from the settings."""
     embedder, store, limits = settings.embedder, settings.store, settings.limits

@@ -23,6 +23,7 @@ from vectide.app import (
     build_store,
     check_topics,
     chunk_problems,
+    chunks_of_unknown_fit,
     collections_of,
     newest_records,
     unknown_columns,
@@ -141,11 +142,16 @@ class _Checks:
         self.results.append(result)
         self._tell(result)
 
-    def _ask_embedder(self) -> str:
+    def _ask_embedder(self) -> str | Noted:
         embedder = self._given.embedder
         embedder.prepare(self._deadline())
         self._embeds = True
-        return f"{embedder.space}: {embedder.dimensions} dimensions"
+        told = f"{embedder.space}: {embedder.dimensions} dimensions"
+        tables = chunks_of_unknown_fit(self._settings, embedder)
+        if not tables:
+            return told
+        unknown = f"nobody knows how long a text it takes, so whether the chunks of {', '.join(tables)} fit"
+        return Noted(f"{told}; {unknown}", "set VECTIDE_EMBEDDER__TEXT_TOKENS")
 
     def _ask_store(self) -> str:
         store = self._given.store

@@ -14,7 +14,7 @@ from tests.pipeline.pump import FIRST, PRODUCTS, FaultyStore, Log, Pump, delete,
 from vectide.core.chunks import Chunking
 from vectide.core.failures import Failure, Kind
 from vectide.core.mapping import MetadataField
-from vectide.core.model import Change, Row, Stamp, Truncated, Upserted, listed_hash
+from vectide.core.model import Change, Stamp, Truncated, Upserted, listed_hash
 from vectide.core.template import Template
 from vectide.ports import Deadline, Outcome, PatchChunks, Put, Remove, Stored, Trim, Write
 from vectide.testing.fold import Fold
@@ -210,14 +210,7 @@ class CallStore(FaultyStore):
 
     def __init__(self) -> None:
         super().__init__(DOCS)
-        self.looked_up: list[int] = []
         self.calls: list[Sequence[Write]] = []
-
-    def stamps(
-        self, collection: str, rows: Sequence[Row], deadline: Deadline, *, values: bool = False
-    ) -> Sequence[Stamp | None]:
-        self.looked_up.append(len(rows))
-        return super().stamps(collection, rows, deadline, values=values)
 
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
         self.calls.append(list(writes))

@@ -94,6 +94,27 @@ def test_check_tells_every_failure_and_what_to_do(vectide: Vectide, shop: Shop) 
     assert "3 of 5 checks failed." in people.out
 
 
+def test_check_says_when_nobody_knows_whether_chunks_fit_the_model(vectide: Vectide, shop: Shop) -> None:
+    with EmbeddingServer() as provider:
+        embedder = {"KIND": "openai", "MODEL": "stub", "BASE_URL": provider.url, "API_KEY": "unused"}
+        environment = shop.environment(
+            VECTIDE_TABLES=shop.tables(chunk={"tokens": 300}),
+            VECTIDE_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1",
+            VECTIDE_EMBEDDER__DIMENSIONS=None,
+            **{f"VECTIDE_EMBEDDER__{name}": value for name, value in embedder.items()},
+        )
+        ran = vectide(environment, "check", "--json", "--timeout", "0.3")
+        assert results(ran)["embedder"] == "ok"
+        assert f"whether the chunks of {shop.table} fit -> set VECTIDE_EMBEDDER__TEXT_TOKENS" in detail(
+            ran, "embedder"
+        )
+        known = environment | {"VECTIDE_EMBEDDER__TEXT_TOKENS": "8192"}
+        whole = environment | {"VECTIDE_TABLES": shop.tables()}
+        for told in (known, whole):
+            ran = vectide(told, "check", "--json", "--timeout", "0.3")
+            assert detail(ran, "embedder").endswith(" dimensions -> ")
+
+
 def test_check_verifies_an_existing_collection(vectide: Vectide, shop: Shop) -> None:
     with running(shop.environment()) as service:
         until(lambda: service.events("started"), "the collection to be made")

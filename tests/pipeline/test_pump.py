@@ -97,6 +97,17 @@ def test_a_full_replay_changes_nothing_and_embeds_nothing_that_is_stored() -> No
     assert again.count(signals.TEXTS_SAVED, "products", "replay") > 0
 
 
+def test_another_model_behind_the_same_name_goes_unnoticed_and_every_point_names_its_space() -> None:
+    """Case 140: of a text that is stored the provider is not asked what it would make of it today."""
+    pump = done(upsert(1, "lamp"), upsert(2, "chair"))
+    pump.log.append(upsert(1, "lamp", price=2), upsert(2, "chair"))
+    later = Pump(pump.log, store=pump.store)
+    later.run()
+    assert later.provider.tries == 0
+    stamps = [point.stamp for point in later.store.points().values()]
+    assert [stamp and stamp.space for stamp in stamps] == [later.provider.space] * 2
+
+
 @pytest.mark.parametrize("ahead_ms", [-5_000, 0, 10**15])
 def test_freshness_is_never_negative(ahead_ms: int) -> None:
     """Case 66: not for a source whose clock is ahead."""

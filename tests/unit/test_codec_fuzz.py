@@ -1,6 +1,7 @@
 """Whatever the bytes: a change or a DecodeError, and what can be decoded can be mapped."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 from hypothesis import example, given
@@ -8,10 +9,13 @@ from hypothesis import strategies as st
 
 from vectide.codecs.debezium import DECODE_CAUSES, IGNORED_REASONS, UNAVAILABLE
 from vectide.codecs.debezium_json import DebeziumJson
+from vectide.core.chunks import Chunking, chunks_of
 from vectide.core.mapping import KEY_CAUSES, MetadataField, SoftDelete, TableMapping, metadata_hash
 from vectide.core.model import Change, DecodeError, Deleted, Ignored, Record, Upserted
 from vectide.core.template import Template
 from vectide.core.types import TYPE_NAMES
+from vectide.core.where import WhereMismatch
+from vectide.settings_where import parse_where
 
 NAMES = st.sampled_from(
     (
@@ -134,6 +138,23 @@ TYPED = [
         "bit(9)",
     )
 ]
+#: What may be made of the change that is found.
+MAPPINGS = st.builds(
+    lambda key, template, metadata, soft_delete, where, chunking: TableMapping(
+        "docs", "t", "docs", Template.parse(template), metadata, key, soft_delete, chunking, where=where
+    ),
+    st.sampled_from([(), ("id",), ("id", "a")]),
+    st.sampled_from(["{a}[ {b}] {$ts}", "{a}", "{value}{c}"]),
+    st.lists(
+        st.sampled_from([MetadataField(name, name.strip("$")) for name in ("a", "b", "value", "$ts", "$op")]),
+        unique=True,
+    ).map(tuple),
+    st.sampled_from([None, SoftDelete("op"), SoftDelete("a", (1, "x"))]),
+    st.sampled_from(
+        [None, *map(parse_where, ("a > 1", "b LIKE 'x%' OR a IS NULL", "NOT (value IN ('a', 'b'))"))]
+    ),
+    st.sampled_from([None, Chunking(3), Chunking(5, overlap=2)]),
+)
 KEYED = TableMapping("docs", "t", "docs", Template.of_columns(["a"]), key=("id", "a"))
 
 
@@ -159,25 +180,33 @@ def decode(
     return change
 
 
-def use(change: Change | None) -> None:
-    """Do with the change all that the pump would."""
-    if not isinstance(change, Upserted | Deleted):
-        return
-    for table in (TABLE, KEYED):
-        try:
-            assert table.row_of(change).head_id
-        except DecodeError as error:
-            assert error.cause in KEY_CAUSES  # noqa: PT017
+def use(change: Change | None, *tables: TableMapping) -> None:
+    """Do with the change all that the pump would, for these tables and some more."""
+    for table in (TABLE, KEYED, *tables):
+        if isinstance(change, Upserted | Deleted):
+            use_for(change, table)
+
+
+def use_for(change: Upserted | Deleted, table: TableMapping) -> None:
+    try:
+        assert table.row_of(change).head_id
+    except DecodeError as error:
+        assert error.cause in KEY_CAUSES  # noqa: PT017
     if not isinstance(change, Upserted):
-        TABLE.row_at(change.new_key)
+        table.row_at(change.new_key)
         return
-    TABLE.row_at(change.old_key)
-    rendered = TABLE.rendered(change)
-    metadata_hash(TABLE.metadata, TABLE.column_hashes(change, rendered))
-    json.dumps(TABLE.metadata_of(change)[0]).encode("utf-8")
-    TABLE.is_soft_deleted(change)
-    text = TABLE.render({"a": None, "b": None} | rendered, change)
+    table.row_at(change.old_key)
+    rendered = table.rendered(change)
+    metadata_hash(table.metadata, table.column_hashes(change, rendered))
+    json.dumps(table.metadata_of(change)[0]).encode("utf-8")
+    table.is_soft_deleted(change)
+    with suppress(WhereMismatch):
+        table.matches_where(change.columns)
+    text = table.render(dict.fromkeys(table.embed_columns) | rendered, change)
     text.encode("utf-8")
+    if table.chunking is not None:
+        for chunk in chunks_of(text, table.chunking, len):
+            chunk.text.encode("utf-8")
     assert UNAVAILABLE not in change.columns.values()
 
 
@@ -190,9 +219,10 @@ def test_any_bytes_are_a_change_or_poison(
     use(decode(value, key, header))
 
 
-@given(DOCUMENTS, ROWS | WRAPPED | VALUES, ROWS | VALUES | OPS)
-def test_any_json_is_a_change_or_poison(value: Any, key: Any, header: Any) -> None:
-    use(decode(as_json(value), as_json(key), as_json(header)))
+@given(DOCUMENTS, ROWS | WRAPPED | VALUES, ROWS | VALUES | OPS, MAPPINGS)
+def test_any_json_is_a_change_or_poison(value: Any, key: Any, header: Any, table: TableMapping) -> None:
+    """Whatever the headers call the old key and the new one, and whatever a table makes of it."""
+    use(decode(as_json(value), as_json(key), as_json(header)), table)
 
 
 @given(DOCUMENTS, ROWS | WRAPPED | VALUES, st.sampled_from(TYPED))
