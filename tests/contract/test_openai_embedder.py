@@ -463,6 +463,7 @@ def instance_of(kind: type[Exception]) -> Exception:
     if isinstance(made, openai.APIStatusError):
         made.code = made.type = None
         made.message = "message"
+        made.body = None
         made.status_code = getattr(kind, "status_code", 500)
         made.response = httpx2.Response(made.status_code)
     return made
