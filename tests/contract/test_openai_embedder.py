@@ -558,6 +558,11 @@ def _response(status: int, headers: dict[str, str] | None = None) -> httpx2.Resp
             360,
         ),
         ({"x-ratelimit-reset-tokens": "junk"}, None),
+        ({"x-ratelimit-reset": "30"}, 30),
+        ({"x-ratelimit-reset": str(int(WALL_S) + 60)}, 60),
+        ({"x-ratelimit-reset": str(int(WALL_S) - 60)}, 0),
+        ({"x-ratelimit-reset": "soon"}, None),
+        ({"x-ratelimit-reset": "30", "retry-after": "5"}, 5),
         ({"retry-after": "soon", "x-ratelimit-reset-tokens": "2s"}, 2),
     ],
 )

@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from vectide.app import build_embedder
 from vectide.core.failures import Failure, Kind
-from vectide.embedders import load
+from vectide.embedders import KINDS, load
 from vectide.embedders.hashing import expected_vector
 from vectide.ports import AdapterError, Deadline, Embedder, StartupRefused
+from vectide.settings import describe
+from vectide.settings import load as load_settings
 from vectide.testing.embedding_apis import AZURE, COHERE, VOYAGE, Api
 from vectide.testing.embedding_contract import QUERY_PROMPT
 from vectide.testing.embedding_server import Contract, EmbeddingServer, Fault
@@ -183,12 +186,9 @@ def test_query_is_embedded_as_a_query_where_that_makes_a_difference(
     assert (embedder.space.count("/") == 3) is provider.typed
 
 
-def test_order_of_an_answer_is_that_of_its_indexes(
-    provider: Provider, embedder: Embedder, server: EmbeddingServer
-) -> None:
-    """Case 130."""
-    if not provider.indexed:
-        return  # nothing in the answer says which text a vector is of
+@pytest.mark.parametrize("kind", [kind for kind, provider in PROVIDERS.items() if provider.indexed])
+def test_order_of_an_answer_is_that_of_its_indexes(embedder: Embedder, server: EmbeddingServer) -> None:
+    """Case 130. Where answers have no indexes, nothing says which text a vector is of."""
     server.plan(Fault("shuffled", times=1), Fault("repeated_index", times=1))
     assert np.array_equal(embedder.embed(TEXTS, within()).vectors, expected(TEXTS))
     assert failure_from(embedder).cause == "wrong_order"
@@ -364,6 +364,31 @@ def test_known_models_need_no_call(
     assert (embedder.space, embedder.dimensions) == (provider.space, provider.dimensions)
     assert embedder.limits.chunk_tokens is not None
     assert server.stats().calls == 0
+
+
+def test_settings_make_the_embedder(kind: str, provider: Provider) -> None:
+    settings = load_settings(
+        {
+            "VECTIDE_KAFKA__BOOTSTRAP_SERVERS": "broker:9092",
+            "VECTIDE_STORE__KIND": "lancedb",
+            "VECTIDE_STORE__URL": "vectors",
+            "VECTIDE_TABLES": '{"t": {"source": "a.b.t", "embed": {"columns": ["x"]}}}',
+            "VECTIDE_EMBEDDER__KIND": kind,
+            "VECTIDE_EMBEDDER__MODEL": provider.model,
+            "VECTIDE_EMBEDDER__BASE_URL": "http://127.0.0.1:9",
+            "VECTIDE_EMBEDDER__API_KEY": "k",
+            **{f"VECTIDE_EMBEDDER__{name.upper()}": str(value) for name, value in provider.settings.items()},
+        }
+    )
+    embedder = build_embedder(settings)
+    assert embedder.space == provider.space
+    embedder.close()
+
+
+@pytest.mark.parametrize("given", sorted(KINDS))
+def test_settings_know_every_kind(given: str) -> None:
+    (kinds,) = (doc.type.split(" | ") for doc in describe() if doc.name == "VECTIDE_EMBEDDER__KIND")
+    assert given in kinds
 
 
 def test_prepare_learns_the_dimension_of_other_models(server: EmbeddingServer, make: Maker) -> None:
