@@ -57,6 +57,7 @@ EMBEDDER_MODELS: Final = {
     "openai": "text-embedding-3-small",
     "azure": "text-embedding-3-small",
     "cohere": "embed-v4.0",
+    "voyage": "voyage-4",
 }
 #: Kinds of store that have a URL, with an example of one.
 STORE_URLS: Final = {

@@ -196,9 +196,9 @@ class KafkaSettings(Section):
 class EmbedderSettings(Section):
     """What turns texts into vectors."""
 
-    kind: Annotated[Literal["openai", "azure", "cohere", "wordllama", "hashing"], BeforeValidator(_lower)] = (
-        Field(description="Embedding provider.")
-    )
+    kind: Annotated[
+        Literal["openai", "azure", "cohere", "voyage", "wordllama", "hashing"], BeforeValidator(_lower)
+    ] = Field(description="Embedding provider.")
     model: str | None = Field(default=None, description="Name of the model, as the provider calls it.")
     deployment: str | None = Field(
         default=None, description="Name under which the model is deployed (azure); the model's if not given."

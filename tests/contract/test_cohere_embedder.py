@@ -18,8 +18,6 @@ from vectide.ports import AdapterError, Deadline
 from vectide.testing.embedding_apis import Call, Cohere
 from vectide.testing.embedding_server import Contract, EmbeddingServer, Fault
 
-WALL_S = 1_800_000_000
-
 
 class RealClock:
     def monotonic(self) -> float:
@@ -45,24 +43,18 @@ class Odd(Cohere):
 
 @pytest.fixture
 def server() -> Iterator[EmbeddingServer]:
-    with EmbeddingServer(Contract(8, max_text_tokens=20, api=Cohere())) as running:
+    with EmbeddingServer(Contract(8, api=Cohere())) as running:
         yield running
 
 
-def failure_from(server: EmbeddingServer, text: str = "a", **settings: Any) -> Failure:
-    embedder = CohereEmbedder("m", base_url=server.address, api_key="k", dimensions=8, **settings)
+def failure_from(server: EmbeddingServer) -> Failure:
+    embedder = CohereEmbedder("m", base_url=server.address, api_key="k", dimensions=8)
     try:
         with pytest.raises(AdapterError) as caught:
-            embedder.embed([text], within())
+            embedder.embed(["a"], within())
     finally:
         embedder.close()
     return caught.value.failure
-
-
-def test_text_that_is_too_long_is_refused_and_never_cut_off(server: EmbeddingServer) -> None:
-    """Case 134: the API cuts texts off unless it is told not to."""
-    failure = failure_from(server, "much too long " * 40)
-    assert (failure.kind, failure.cause) == (Kind.REFUSED, "text_too_long")
 
 
 @pytest.mark.parametrize(

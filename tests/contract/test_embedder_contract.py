@@ -15,7 +15,7 @@ from vectide.core.chunks import Chunking, chunks_of
 from vectide.core.failures import Kind
 from vectide.embedders import EXTRAS, KINDS, checked, load
 from vectide.ports import AdapterError, Deadline, Embedder, MissingExtra, StartupRefused
-from vectide.testing.embedding_apis import AZURE, COHERE
+from vectide.testing.embedding_apis import AZURE, COHERE, VOYAGE
 from vectide.testing.embedding_server import EmbeddingServer
 
 
@@ -62,6 +62,16 @@ def _cohere() -> Iterator[Embedder]:
 
 
 @contextmanager
+def _voyage() -> Iterator[Embedder]:
+    with EmbeddingServer(dimensions=48, max_text_tokens=100_000, max_items=1000, api=VOYAGE) as server:
+        embedder = load("voyage", model="stub", base_url=server.url, api_key="key")
+        try:
+            yield embedder
+        finally:
+            embedder.close()
+
+
+@contextmanager
 def _azure() -> Iterator[Embedder]:
     with EmbeddingServer(dimensions=48, max_text_tokens=100_000, api=AZURE) as server:
         embedder = load("azure", model="stub", base_url=server.address, api_key="key")
@@ -76,6 +86,7 @@ MAKERS: dict[str, Callable[[], AbstractContextManager[Embedder]]] = {
     "cohere": _cohere,
     "hashing": _hashing,
     "openai": _openai,
+    "voyage": _voyage,
     "wordllama": _wordllama,
 }
 
@@ -255,7 +266,7 @@ def test_prepare_may_be_called_again(embedder: Embedder) -> None:
 
 
 #: Where the SDK has another name than the kind.
-SDKS = {"azure": "openai"}
+SDKS = {"azure": "openai", "voyage": "openai"}
 
 
 @pytest.mark.parametrize(("kind", "extra"), sorted(EXTRAS.items()))

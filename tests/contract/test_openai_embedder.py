@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from importlib import import_module
+from typing import Any
 
 import httpx2
 import msgspec
@@ -26,6 +27,7 @@ from vectide.embedders.openai_answer import decode
 from vectide.embedders.openai_compatible import OpenAIEmbedder
 from vectide.embedders.openai_failures import failure_of
 from vectide.ports import AdapterError, Deadline, StartupRefused
+from vectide.testing.embedding_apis import Api
 from vectide.testing.embedding_server import Contract, EmbeddingServer, Fault, RemoteControl
 
 DIMENSIONS = 32
@@ -463,6 +465,7 @@ def instance_of(kind: type[Exception]) -> Exception:
     if isinstance(made, openai.APIStatusError):
         made.code = made.type = None
         made.message = "message"
+        made.body = None
         made.status_code = getattr(kind, "status_code", 500)
         made.response = httpx2.Response(made.status_code)
     return made
@@ -489,6 +492,27 @@ def test_enumeration_finds_the_exceptions() -> None:
 def test_every_error_status_is_mapped(status: int) -> None:
     error = openai.APIStatusError("message", response=_response(status), body=None)
     assert failure_of(error).cause not in ("unexpected", "unexpected_status")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": "batch size 64 > maximum allowed batch size 32", "error_type": "Validation"},
+        {"detail": "batch size 64 > maximum allowed batch size 32"},
+        {"error": {"message": "batch size 64 > maximum allowed batch size 32"}},
+        "batch size 64 > maximum allowed batch size 32",
+    ],
+)
+def test_wording_is_found_wherever_a_server_puts_it(
+    make: Callable[..., OpenAIEmbedder], body: object
+) -> None:
+    class Odd(Api):
+        def error(self, message: str, *, code: str | None, type_: str) -> Any:
+            return body
+
+    with EmbeddingServer(dimensions=DIMENSIONS, api=Odd()) as server:
+        server.plan(Fault("status", status=422))
+        assert failure_from(make(server.url, dimensions=DIMENSIONS)).kind is Kind.TOO_LARGE
 
 
 def test_unknown_exception_is_never_blamed_on_a_record() -> None:
@@ -534,6 +558,11 @@ def _response(status: int, headers: dict[str, str] | None = None) -> httpx2.Resp
             360,
         ),
         ({"x-ratelimit-reset-tokens": "junk"}, None),
+        ({"x-ratelimit-reset": "30"}, 30),
+        ({"x-ratelimit-reset": str(int(WALL_S) + 60)}, 60),
+        ({"x-ratelimit-reset": str(int(WALL_S) - 60)}, 0),
+        ({"x-ratelimit-reset": "soon"}, None),
+        ({"x-ratelimit-reset": "30", "retry-after": "5"}, 5),
         ({"retry-after": "soon", "x-ratelimit-reset-tokens": "2s"}, 2),
     ],
 )

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from vectide.app import build_embedder
 from vectide.core.failures import Failure, Kind
-from vectide.embedders import load
+from vectide.embedders import KINDS, load
 from vectide.embedders.hashing import expected_vector
 from vectide.ports import AdapterError, Deadline, Embedder, StartupRefused
-from vectide.testing.embedding_apis import AZURE, COHERE, Api
+from vectide.settings import describe
+from vectide.settings import load as load_settings
+from vectide.testing.embedding_apis import AZURE, COHERE, VOYAGE, Api
 from vectide.testing.embedding_contract import QUERY_PROMPT
 from vectide.testing.embedding_server import Contract, EmbeddingServer, Fault
 
@@ -69,6 +72,9 @@ PROVIDERS = {
         96,
         indexed=False,
         typed=True,
+    ),
+    "voyage": Provider(
+        VOYAGE, "voyage-4", "voyage/voyage-4/1024/document", 1024, 1000, path="/v1", typed=True
     ),
 }
 
@@ -180,12 +186,9 @@ def test_query_is_embedded_as_a_query_where_that_makes_a_difference(
     assert (embedder.space.count("/") == 3) is provider.typed
 
 
-def test_order_of_an_answer_is_that_of_its_indexes(
-    provider: Provider, embedder: Embedder, server: EmbeddingServer
-) -> None:
-    """Case 130."""
-    if not provider.indexed:
-        return  # nothing in the answer says which text a vector is of
+@pytest.mark.parametrize("kind", [kind for kind, provider in PROVIDERS.items() if provider.indexed])
+def test_order_of_an_answer_is_that_of_its_indexes(embedder: Embedder, server: EmbeddingServer) -> None:
+    """Case 130. Where answers have no indexes, nothing says which text a vector is of."""
     server.plan(Fault("shuffled", times=1), Fault("repeated_index", times=1))
     assert np.array_equal(embedder.embed(TEXTS, within()).vectors, expected(TEXTS))
     assert failure_from(embedder).cause == "wrong_order"
@@ -257,6 +260,77 @@ def test_a_full_call_keeps_the_providers_limit_of_items(
     assert len(embedder.embed(texts, within()).vectors) == provider.max_items
 
 
+WORDINGS = [
+    ("azure", 401, "Access denied due to invalid subscription key", "401", Kind.OPERATOR, "unauthorized"),
+    (
+        "azure",
+        404,
+        "The API deployment for this resource does not exist.",
+        "DeploymentNotFound",
+        Kind.OPERATOR,
+        "not_found",
+    ),
+    (
+        "azure",
+        400,
+        "The embeddings operation does not work with the specified model, gpt-4o.",
+        "OperationNotSupported",
+        Kind.OPERATOR,
+        "not_found",
+    ),
+    (
+        "azure",
+        429,
+        "Requests to the Embeddings_Create Operation have exceeded the token rate limit of your tier.",
+        "429",
+        Kind.THROTTLED,
+        "rate_limited",
+    ),
+    (
+        "voyage",
+        400,
+        "Model voyage-9 is not supported. Supported models are ['voyage-4', 'voyage-4-lite'].",
+        None,
+        Kind.OPERATOR,
+        "not_found",
+    ),
+    (
+        "voyage",
+        429,
+        "You have not yet added your payment method in the billing page and will have reduced rate limits.",
+        None,
+        Kind.THROTTLED,
+        "rate_limited",
+    ),
+    ("cohere", 404, "model 'embed-v9' not found", None, Kind.OPERATOR, "not_found"),
+    ("cohere", 498, "invalid token", None, Kind.OPERATOR, "unauthorized"),
+]
+
+
+@pytest.mark.parametrize(("of", "status", "message", "code", "wanted", "cause"), WORDINGS)
+def test_wording_of_the_providers_is_understood(
+    of: str, status: int, message: str, code: str | None, wanted: Kind, cause: str
+) -> None:
+    """Cases 127 and 128."""
+    provider = PROVIDERS[of]
+    with EmbeddingServer(Contract(DIMENSIONS, api=provider.api)) as server:
+        given = {"model": provider.model, "base_url": server.address + provider.path, "api_key": "k"}
+        embedder = load(of, **given)
+        server.plan(Fault("status", status=status, message=message, code=code))
+        failure = failure_from(embedder)
+        embedder.close()
+    assert (failure.kind, failure.cause) == (wanted, cause)
+
+
+def test_text_that_is_too_long_is_refused_and_never_cut_off(provider: Provider, make: Maker) -> None:
+    """Case 134: some APIs cut texts off unless they are told not to."""
+    with EmbeddingServer(Contract(DIMENSIONS, max_text_tokens=20, api=provider.api)) as server:
+        embedder = make(server)
+        embedder.prepare(within())
+        failure = failure_from(embedder, ["much too long " * 40])
+    assert (failure.kind, failure.cause) == (Kind.REFUSED, "text_too_long")
+
+
 # --- deadlines ------------------------------------------------------------------------------------------
 
 
@@ -277,7 +351,7 @@ def test_endless_answer_is_not_read_to_the_end(provider: Provider, make: Maker) 
         return np.ones(8_000_000, dtype=np.float32)
 
     with EmbeddingServer(dimensions=4, vectors=huge, api=provider.api) as server:
-        assert failure_from(make(server, dimensions=4), ["a"]).cause == "answer_too_large"
+        assert failure_from(make(server, dimensions=256), ["a"]).cause == "answer_too_large"
 
 
 # --- start-up -------------------------------------------------------------------------------------------
@@ -292,6 +366,31 @@ def test_known_models_need_no_call(
     assert server.stats().calls == 0
 
 
+def test_settings_make_the_embedder(kind: str, provider: Provider) -> None:
+    settings = load_settings(
+        {
+            "VECTIDE_KAFKA__BOOTSTRAP_SERVERS": "broker:9092",
+            "VECTIDE_STORE__KIND": "lancedb",
+            "VECTIDE_STORE__URL": "vectors",
+            "VECTIDE_TABLES": '{"t": {"source": "a.b.t", "embed": {"columns": ["x"]}}}',
+            "VECTIDE_EMBEDDER__KIND": kind,
+            "VECTIDE_EMBEDDER__MODEL": provider.model,
+            "VECTIDE_EMBEDDER__BASE_URL": "http://127.0.0.1:9",
+            "VECTIDE_EMBEDDER__API_KEY": "k",
+            **{f"VECTIDE_EMBEDDER__{name.upper()}": str(value) for name, value in provider.settings.items()},
+        }
+    )
+    embedder = build_embedder(settings)
+    assert embedder.space == provider.space
+    embedder.close()
+
+
+@pytest.mark.parametrize("given", sorted(KINDS))
+def test_settings_know_every_kind(given: str) -> None:
+    (kinds,) = (doc.type.split(" | ") for doc in describe() if doc.name == "VECTIDE_EMBEDDER__KIND")
+    assert given in kinds
+
+
 def test_prepare_learns_the_dimension_of_other_models(server: EmbeddingServer, make: Maker) -> None:
     embedder = make(server)
     with pytest.raises(RuntimeError, match="prepare"):
@@ -302,15 +401,15 @@ def test_prepare_learns_the_dimension_of_other_models(server: EmbeddingServer, m
 
 
 def test_configured_dimension_is_asked_for(server: EmbeddingServer, make: Maker) -> None:
-    embedder = make(server, dimensions=16)
+    embedder = make(server, dimensions=256)
     embedder.prepare(within())
-    assert embedder.embed(TEXTS, within()).vectors.shape == (len(TEXTS), 16)
+    assert embedder.embed(TEXTS, within()).vectors.shape == (len(TEXTS), 256)
 
 
 def test_other_dimension_at_start_names_both_numbers(server: EmbeddingServer, make: Maker) -> None:
     server.plan(Fault("wrong_dimension", times=1))
-    with pytest.raises(StartupRefused, match=r"17 dimensions.*16 are configured"):
-        make(server, dimensions=16).prepare(within())
+    with pytest.raises(StartupRefused, match=r"257 dimensions.*256 are configured"):
+        make(server, dimensions=256).prepare(within())
 
 
 def test_wrong_key_at_start_is_refused_with_what_to_do(server: EmbeddingServer, make: Maker) -> None:
@@ -393,10 +492,10 @@ def azure() -> Iterator[EmbeddingServer]:
 
 def test_azure_is_asked_for_the_deployment_and_the_space_names_the_model(azure: EmbeddingServer) -> None:
     given = {"api_key": "right-key", "base_url": azure.address, "api_version": "2025-04-01-preview"}
-    embedder = load("azure", model="text-embedding-3-small", deployment="vectors", dimensions=16, **given)
+    embedder = load("azure", model="text-embedding-3-small", deployment="vectors", dimensions=256, **given)
     embedder.prepare(within())
-    assert embedder.embed(TEXTS, within()).vectors.shape == (len(TEXTS), 16)
-    assert embedder.space == "azure/text-embedding-3-small/16"
+    assert embedder.embed(TEXTS, within()).vectors.shape == (len(TEXTS), 256)
+    assert embedder.space == "azure/text-embedding-3-small/256"
     embedder.close()
 
 

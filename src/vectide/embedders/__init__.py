@@ -32,6 +32,7 @@ KINDS: Final[dict[str, str]] = {
     "cohere": "vectide.embedders.cohere_embed",
     "hashing": "vectide.embedders.hashing",
     "openai": "vectide.embedders.openai_compatible",
+    "voyage": "vectide.embedders.openai_voyage",
     "wordllama": "vectide.embedders.wordllama_static",
 }
 
@@ -40,6 +41,7 @@ EXTRAS: Final[dict[str, str]] = {
     "azure": "azure",
     "cohere": "cohere",
     "openai": "openai",
+    "voyage": "voyage",
     "wordllama": "wordllama",
 }
 

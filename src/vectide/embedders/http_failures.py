@@ -36,6 +36,8 @@ _SIZE_CODES: Final = {"array_above_max_length", "max_tokens_per_request"}
 _LONG_CODES: Final = {"context_length_exceeded", "string_above_max_length"}
 
 _KEY_WORDS: Final = re.compile(r"(api key not valid|invalid api key|incorrect api key)", re.IGNORECASE)
+#: Voyage's, of a model that it does not have.
+_MODEL_WORDS: Final = re.compile(r"model \S{1,64} is not supported\. supported models are", re.IGNORECASE)
 _SIZE_WORDS: Final = re.compile(
     r"(tokens per (request|submitted batch)|batch size|array too long|in one batch|payload too large"
     r"|too many (inputs|items|texts|tokens per|tokens in batch)|number of texts"
@@ -99,7 +101,7 @@ def _verdict(status: int, names: set[str], message: str) -> tuple[Kind, str]:
 def _bad_request(names: set[str], message: str) -> tuple[Kind, str]:
     if names & _KEY_CODES or _KEY_WORDS.search(message):
         return Kind.OPERATOR, "unauthorized"
-    if names & _MODEL_CODES:
+    if names & _MODEL_CODES or _MODEL_WORDS.search(message):
         return Kind.OPERATOR, "not_found"
     if names & _LONG_CODES:
         return Kind.REFUSED, "text_too_long"

@@ -53,10 +53,18 @@ def failure_of(exc: Exception, wall_s: Callable[[], float] = time.time) -> Failu
     """The failure that ``exc`` stands for. An exception that nothing here knows is transient
     ``unexpected``: it is retried, never blamed on a record."""
     if isinstance(exc, openai.APIStatusError):
-        return of_status(exc.status_code, exc.response.headers, (exc.code, exc.type), exc.message, wall_s)
+        names = (exc.code, exc.type)
+        return of_status(exc.status_code, exc.response.headers, names, _wording(exc), wall_s)
     for known, kind, cause in _BY_CLASS:
         if isinstance(exc, known):
             return Failure(kind, cause, type(exc).__name__)
     name = type(exc).__name__
     kind, cause = _BY_NAME.get(name, (Kind.TRANSIENT, "unexpected"))
     return Failure(kind, cause, name)
+
+
+def _wording(exc: openai.APIStatusError) -> str:
+    """The SDK's message leaves out what some servers say in other places (``{"detail": ...}`` of Voyage and
+    FastAPI, ``{"error": "..."}`` of TEI)."""
+    told = exc.body.get("detail") if isinstance(exc.body, dict) else exc.body
+    return f"{exc.message} {told}" if isinstance(told, str) else exc.message

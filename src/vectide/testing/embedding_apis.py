@@ -6,6 +6,7 @@ providers publish:
 - OpenAI: the API reference, *Create embeddings*; its SDK's documentation of the limits.
 - Azure: Microsoft's reference of the data plane, *Embeddings_Create*.
 - Cohere: docs.cohere.com/reference/embed (version 2) and docs.cohere.com/reference/errors.
+- Voyage: docs.voyageai.com/reference/embeddings-api; errors as its users quote them.
 """
 
 from __future__ import annotations
@@ -183,6 +184,63 @@ class Cohere(Api):
         }
 
 
+class _VoyageBody(msgspec.Struct, forbid_unknown_fields=True):
+    model: str
+    input: str | list[str]
+    input_type: Literal["query", "document"] | None = None
+    truncation: bool = True
+    output_dimension: Literal[256, 512, 1024, 2048] | None = None
+    output_dtype: Literal["float", "int8", "uint8", "binary", "ubinary"] = "float"
+    encoding_format: Literal["base64"] | None = None
+
+
+class Voyage(Api):
+    """Voyage's."""
+
+    objections: ClassVar[Mapping[Objection, tuple[int, str, str | None, str]]] = {
+        "key": (401, "Provided API key is invalid.", None, ""),
+        "model": (400, "Model x is not supported. Supported models are ['voyage-4'].", None, ""),
+        "blank": (400, "Input cannot contain empty strings or empty lists.", None, ""),
+        "items": (400, "The batch size limit is {limit}. Your batch size is {got}.", None, ""),
+        "text": (
+            400,
+            "Request to model 'x' failed. The example at index 0 in your batch has too many tokens and does "
+            "not fit into the model's context window of {limit} tokens. Please lower the number of tokens in "
+            "the listed example(s) or use truncation.",
+            None,
+            "",
+        ),
+        "tokens": (
+            400,
+            "Request to model 'x' failed. The max allowed tokens per submitted batch is {limit}. Your batch "
+            "has {got} tokens after truncation. Please lower the number of tokens in the batch.",
+            None,
+            "",
+        ),
+    }
+
+    def call(self, path: str, headers: Mapping[str, str], body: bytes) -> Call | None:
+        if path != "/v1/embeddings":
+            return None
+        read = msgspec.json.decode(body, type=_VoyageBody)
+        return Call(
+            read.model,
+            [read.input] if isinstance(read.input, str) else read.input,
+            _bearer(headers),
+            read.output_dimension,
+            base64=read.encoding_format == "base64",
+            query=read.input_type == "query",
+            truncates=read.truncation,
+        )
+
+    def error(self, message: str, *, code: str | None, type_: str) -> dict[str, Any]:
+        return {"detail": message}
+
+    def reply(self, call: Call, items: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
+        return {"object": "list", "data": items, "model": call.model, "usage": {"total_tokens": tokens}}
+
+
 OPENAI: Final = Api()
 AZURE: Final = Azure()
 COHERE: Final = Cohere()
+VOYAGE: Final = Voyage()
