@@ -299,7 +299,8 @@ class Stamp:
     """What chunk 0 of a row says about the row.
 
     ``chunks``: the row's chunks in order, each as :func:`listed_hash` has it. ``columns``: short hash per
-    mapped column. ``values``: rendered embed columns, when kept and asked for. ``stale``: a newer change of
+    mapped column. ``values``: rendered embed columns, when kept and asked for; then there are also the
+    ``text`` of chunk 0, where it is kept instead of these, and its ``metadata``. ``stale``: a newer change of
     the row was dead-lettered. ``open``: a change of several points is under way or was torn; ``chunks`` then
     lists, after chunk 0 as it is, every later chunk that may exist, and the rest tells of the row before.
     ``ahead``: text of the row was read again from the source, which may have been ahead of the row's changes:
@@ -317,6 +318,8 @@ class Stamp:
     ahead: bool = False
     values: Mapping[str, str | None] | None = None
     mapped: Mapped | None = None
+    text: str | None = None
+    metadata: Mapping[str, Value] | None = None
 
     def tells_the_same(self, other: Stamp) -> bool:
         """Whether both are of the same content; where the change stands and what is kept do not matter."""
@@ -357,7 +360,13 @@ class Stamp:
         return payload
 
     @classmethod
-    def from_payload(cls, payload: Mapping[str, Value], values: Columns | None = None) -> Stamp:
+    def from_payload(
+        cls,
+        payload: Mapping[str, Value],
+        values: Columns | None = None,
+        text: str | None = None,
+        metadata: Columns | None = None,
+    ) -> Stamp:
         """Read back what :meth:`to_payload` wrote, also that of the next version. Raises KeyError, TypeError
         or ValueError when it is not a stamp."""
         if payload["v"] > STAMP_VERSION + 1:
@@ -381,10 +390,13 @@ class Stamp:
             ahead=bool(payload.get("ahead", False)),
             values=values,
             mapped=None if mapped is None else Mapped(*mapped),
+            text=text,
+            metadata=metadata,
         )
 
 
-_CONTENT: Final = tuple(one.name for one in fields(Stamp) if one.name not in ("position", "values", "mapped"))
+_BESIDE: Final = ("position", "values", "mapped", "text", "metadata")
+_CONTENT: Final = tuple(one.name for one in fields(Stamp) if one.name not in _BESIDE)
 
 
 @dataclass(frozen=True, slots=True)
