@@ -63,7 +63,7 @@ RULES: Final[Mapping[str, Rule]] = {
     ),
     "codecs": _rule(_ADAPTER, "fastavro msgspec"),
     "sources": _rule(_ADAPTER, "confluent_kafka psycopg"),
-    "embedders": _rule(_ADAPTER, "httpx2 msgspec numpy openai tokenizers wordllama"),
+    "embedders": _rule(_ADAPTER, "cohere httpx httpx2 msgspec numpy openai tokenizers wordllama"),
     "stores": _rule(
         _ADAPTER, "certifi grpc httpx lancedb numpy pgvector psycopg pyarrow pydantic pymilvus qdrant_client"
     ),
@@ -85,6 +85,7 @@ RULES: Final[Mapping[str, Rule]] = {
 
 #: SDK -> how the names of the adapter modules begin that may import it. Testing and demo may too.
 HOMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "cohere": ("vectide.embedders.cohere_",),
     "httpx2": ("vectide.embedders.openai_",),
     "openai": ("vectide.embedders.openai_",),
     "tokenizers": ("vectide.embedders.tokenizer_",),
@@ -92,7 +93,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "pgvector": ("vectide.stores.pgvector",),
     "psycopg": ("vectide.stores.pgvector",),
     "certifi": ("vectide.stores.chroma", "vectide.stores.qdrant"),
-    "httpx": ("vectide.stores.chroma", "vectide.stores.qdrant"),
+    "httpx": ("vectide.embedders.cohere_", "vectide.stores.chroma", "vectide.stores.qdrant"),
     "pydantic": ("vectide.stores.qdrant",),
     "grpc": ("vectide.stores.milvus",),
     "pymilvus": ("vectide.stores.milvus",),

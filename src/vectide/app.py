@@ -54,6 +54,8 @@ def build_embedder(settings: Settings) -> Embedder:
     return embedders.load(
         given.kind,
         model=given.model,
+        deployment=given.deployment,
+        api_version=given.api_version,
         base_url=given.base_url,
         api_key=given.api_key.get_secret_value() if given.api_key else None,
         dimensions=given.dimensions,

@@ -322,6 +322,8 @@ class Put:
 class Patch:
     """Give an existing chunk 0 new metadata and a new stamp; vector and text stay.
 
+    The stamp names the text of chunk 0. A point that holds another one (it was written after the look-up) is
+    left alone: ``MISSING``.
     ``metadata`` replaces all metadata, except the names in ``keep``, which keep their stored value.
     ``values`` replaces the kept embed columns, None leaves them.
     """

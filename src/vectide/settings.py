@@ -52,6 +52,12 @@ _KUBERNETES: Final = re.compile(
     r"VECTIDE_(?!.*__)(PORT.*|SERVICE_.*|.+_SERVICE_(HOST|PORT|PORT_.+)|.+_PORT_\d+_(TCP|UDP|SCTP)(_.+)?)"
 )
 _KUBERNETES_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://")
+#: Kinds of embedder that need a model, and a key, with an example of a model.
+EMBEDDER_MODELS: Final = {
+    "openai": "text-embedding-3-small",
+    "azure": "text-embedding-3-small",
+    "cohere": "embed-v4.0",
+}
 #: Kinds of store that have a URL, with an example of one.
 STORE_URLS: Final = {
     "qdrant": "http://qdrant:6333",
@@ -309,15 +315,17 @@ def _contradictions(values: _Values, tables: Tables) -> Iterator[str]:
 
 
 def _embedder_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
-    if given.get("kind") != "openai":
+    kind = given.get("kind")
+    if kind not in EMBEDDER_MODELS:
         return
     if not given.get("model"):
-        yield f"{PREFIX}EMBEDDER__MODEL: required with the openai embedder, e.g. text-embedding-3-small"
-    if not given.get("api_key") and not given.get("base_url"):
-        yield (
-            f"{PREFIX}EMBEDDER__API_KEY: required with the openai embedder, unless "
-            f"{PREFIX}EMBEDDER__BASE_URL names a server that needs none"
-        )
+        yield f"{PREFIX}EMBEDDER__MODEL: required with the {kind} embedder, e.g. {EMBEDDER_MODELS[kind]}"
+    if kind == "azure" and not given.get("base_url"):
+        yield f"{PREFIX}EMBEDDER__BASE_URL: required with the azure embedder: https://NAME.openai.azure.com"
+    if not given.get("api_key") and (kind != "openai" or not given.get("base_url")):
+        unless = f", unless {PREFIX}EMBEDDER__BASE_URL names a server that needs none"
+        unless = unless if kind == "openai" else ""
+        yield f"{PREFIX}EMBEDDER__API_KEY: required with the {kind} embedder{unless}"
 
 
 def _store_contradictions(given: Mapping[str, Any]) -> Iterator[str]:

@@ -196,10 +196,16 @@ class KafkaSettings(Section):
 class EmbedderSettings(Section):
     """What turns texts into vectors."""
 
-    kind: Annotated[Literal["openai", "wordllama", "hashing"], BeforeValidator(_lower)] = Field(
-        description="Embedding provider."
+    kind: Annotated[Literal["openai", "azure", "cohere", "wordllama", "hashing"], BeforeValidator(_lower)] = (
+        Field(description="Embedding provider.")
     )
     model: str | None = Field(default=None, description="Name of the model, as the provider calls it.")
+    deployment: str | None = Field(
+        default=None, description="Name under which the model is deployed (azure); the model's if not given."
+    )
+    api_version: str | None = Field(
+        default=None, description="Version of the provider's API (azure); 2024-10-21 if not given."
+    )
     base_url: Annotated[str, BeforeValidator(_http_url)] | None = Field(
         default=None, description="Address of the provider's API, where it is not the provider's own."
     )
@@ -213,7 +219,7 @@ class EmbedderSettings(Section):
     )
     text_tokens: Count | None = Field(
         default=None,
-        description="Most tokens of one text that the model reads; known for OpenAI's own models. "
+        description="Most tokens of one text that the model reads; known for the providers' usual models. "
         "Larger chunk sizes are refused at start.",
     )
     tokenizer: Annotated[str, Field(min_length=1)] | None = Field(

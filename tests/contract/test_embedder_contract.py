@@ -15,6 +15,7 @@ from vectide.core.chunks import Chunking, chunks_of
 from vectide.core.failures import Kind
 from vectide.embedders import EXTRAS, KINDS, checked, load
 from vectide.ports import AdapterError, Deadline, Embedder, MissingExtra, StartupRefused
+from vectide.testing.embedding_apis import AZURE, COHERE
 from vectide.testing.embedding_server import EmbeddingServer
 
 
@@ -50,7 +51,29 @@ def _openai() -> Iterator[Embedder]:
             embedder.close()
 
 
+@contextmanager
+def _cohere() -> Iterator[Embedder]:
+    with EmbeddingServer(dimensions=48, max_text_tokens=100_000, max_items=96, api=COHERE) as server:
+        embedder = load("cohere", model="stub", base_url=server.address, api_key="key")
+        try:
+            yield embedder
+        finally:
+            embedder.close()
+
+
+@contextmanager
+def _azure() -> Iterator[Embedder]:
+    with EmbeddingServer(dimensions=48, max_text_tokens=100_000, api=AZURE) as server:
+        embedder = load("azure", model="stub", base_url=server.address, api_key="key")
+        try:
+            yield embedder
+        finally:
+            embedder.close()
+
+
 MAKERS: dict[str, Callable[[], AbstractContextManager[Embedder]]] = {
+    "azure": _azure,
+    "cohere": _cohere,
     "hashing": _hashing,
     "openai": _openai,
     "wordllama": _wordllama,
@@ -213,7 +236,9 @@ def test_chunks_of_any_text_keep_their_size_and_are_embedded(embedder: Embedder,
     chunks = list(chunks_of(text.strip(), Chunking(64), embedder.count_tokens))
     assert all(embedder.count_tokens(chunk.text) <= 64 for chunk in chunks)
     assert "".join("".join(chunk.text.split()) for chunk in chunks) == "".join(text.split())
-    assert len(embedder.embed([chunk.text for chunk in chunks], within()).vectors) == len(chunks)
+    for start in range(0, len(chunks), embedder.limits.max_items):
+        some = [chunk.text for chunk in chunks[start : start + embedder.limits.max_items]]
+        assert len(embedder.embed(some, within()).vectors) == len(some)
 
 
 def test_tokens_of_an_answer_are_reported(embedder: Embedder) -> None:
@@ -229,17 +254,21 @@ def test_prepare_may_be_called_again(embedder: Embedder) -> None:
 # --- loading --------------------------------------------------------------------------------------------
 
 
+#: Where the SDK has another name than the kind.
+SDKS = {"azure": "openai"}
+
+
 @pytest.mark.parametrize(("kind", "extra"), sorted(EXTRAS.items()))
 def test_missing_sdk_names_the_extra(kind: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, KINDS[kind], raising=False)
-    monkeypatch.delitem(sys.modules, "vectide.embedders.openai_failures", raising=False)
-    monkeypatch.setitem(sys.modules, kind, None)
+    for module in [name for name in sys.modules if name.startswith("vectide.embedders.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, SDKS.get(kind, kind), None)
     with pytest.raises(MissingExtra, match=rf'pip install "vectide\[{extra}\]"'):
         load(kind, model="m", api_key="k")
 
 
 def test_unknown_kind_names_the_known_ones() -> None:
-    with pytest.raises(StartupRefused, match="hashing, openai, wordllama"):
+    with pytest.raises(StartupRefused, match=", ".join(sorted(KINDS))):
         load("nonesuch")
 
 

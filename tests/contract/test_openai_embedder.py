@@ -21,8 +21,10 @@ import pytest
 
 from vectide.core.failures import Failure, Kind
 from vectide.embedders.hashing import expected_vector
-from vectide.embedders.openai_compatible import OpenAIEmbedder, decode
-from vectide.embedders.openai_failures import duration_s, failure_of, retry_after_s
+from vectide.embedders.http_failures import duration_s, retry_after_s
+from vectide.embedders.openai_answer import decode
+from vectide.embedders.openai_compatible import OpenAIEmbedder
+from vectide.embedders.openai_failures import failure_of
 from vectide.ports import AdapterError, Deadline, StartupRefused
 from vectide.testing.embedding_server import Contract, EmbeddingServer, Fault, RemoteControl
 

@@ -18,10 +18,11 @@ from vectide.codecs.debezium_json import DebeziumJson
 from vectide.codecs.registry import RegistryCodec
 from vectide.core.failures import Failure, Kind
 from vectide.core.mapping import TableMapping
-from vectide.core.model import Columns, Upserted, Value
+from vectide.core.model import Columns, Row, Upserted, Value
 from vectide.ports import AdapterError, Deadline, RowReader, StartupRefused
 from vectide.sources.tables import PostgresRows
 from vectide.sources.tables_errors import failure_of
+from vectide.sources.tables_types import ColumnType, Unmatched
 from vectide.testing.postgres import EmbeddedPostgres
 from vectide.testing.rows import MemoryRows
 
@@ -121,13 +122,13 @@ def test_a_row_read_by_sql_is_the_row_of_its_event(
     columns = sorted(known.keys() - NOT_HERE - {"id"})
     mapping = table_of("".join(f"{{{column}}}\n" for column in columns), *columns, types=types, source="^.*")
     events = recorded(name, mapping)
-    read = reader.read("public.types", [{"id": id_} for id_ in events], columns, deadline)
+    read = reader.read("public.types", [{"id": id_} for id_ in events], ["id", *columns], deadline)
     assert read.refused == {}
     for id_, row, event in zip(events, read.rows, events.values(), strict=True):
-        assert row is not None
+        assert isinstance(row, dict)
         said = {column: event.columns[column] for column in columns}
         assert said.keys() - row.keys() == LOST.get(id_ % 10, set())
-        told = Upserted({"id": id_}, {**said, **row})
+        told = Upserted({"id": row.pop("id")}, {**said, **row})
         for name in WRONG.get(id_ % 10, ()):
             told.columns[name] = said[name]  # type: ignore[index]
         assert {name for name in columns if plain(told.columns[name]) != plain(said[name])} == set()
@@ -158,9 +159,10 @@ KEYS = {
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_a_row_is_found_by_its_key_as_events_hold_it(
+def test_a_row_is_found_by_its_key_as_events_hold_it_and_has_the_same_id(
     postgres: EmbeddedPostgres, reader: PostgresRows, schema: str, deadline: Deadline, kind: str
 ) -> None:
+    """Case 46: the id made of the key's columns in the table."""
     there, gone = KEYS[kind]
     execute(
         postgres,
@@ -170,7 +172,34 @@ def test_a_row_is_found_by_its_key_as_events_hold_it(
     with psycopg.connect(postgres.dsn) as link:
         link.execute(f"INSERT INTO {schema}.t VALUES (%s, 1, 'v')".encode(), (there,))  # noqa: S608
     keys = [{"n": 1, "k": gone}, {"n": 1, "k": there}, {"n": 2, "k": there}]
-    assert list(reader.read(f"{schema}.t", keys, ["v"], deadline).rows) == [None, {"v": "v"}, None]
+    before, found, after = reader.read(f"{schema}.t", keys, ["v", "n", "k"], deadline).rows
+    assert (before, found, after) == (None, {"v": "v", **keys[1]}, None)
+    assert found is not None
+    assert Row.of("t", {name: found[name] for name in ("k", "n")}).head_id == Row.of("t", keys[1]).head_id
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", {}),
+        ('"k"=>"v", "n"=>NULL', {"k": "v", "n": None}),
+        ('"n"=>"NULL", ""=>""', {"n": "NULL", "": ""}),
+        (r'"a\"b"=>"c\\d", "=>"=>", "', {'a"b': "c\\d", "=>": ", "}),
+        ('"line\nbreak"=>"ü"', {"line\nbreak": "ü"}),
+    ],
+)
+def test_an_hstore_is_read_as_the_server_writes_it(text: str, value: Value) -> None:
+    convert = ColumnType("hstore", None, False, -1, "hstore", "hstore", 0).convert
+    assert convert is not None
+    assert convert(text) == value
+
+
+@pytest.mark.parametrize("text", ["k=>v", '"k"=>v', '"k"', '"k"=>"v",', '"k"=>"v" "n"=>NULL', '"k"=>"v'])
+def test_what_is_no_hstore_is_not_told(text: str) -> None:
+    convert = ColumnType("hstore", None, False, -1, "hstore", "hstore", 0).convert
+    assert convert is not None
+    with pytest.raises(Unmatched):
+        convert(text)
 
 
 def test_names_are_only_names_and_arrays_keep_their_elements(

@@ -225,6 +225,14 @@ def test_a_patch_replaces_metadata_and_stamp_and_leaves_the_rest(points: Points)
     assert points.stamps(row(1), values=True)[0].values == {"n": "x"}
 
 
+def test_a_patch_for_another_text_than_the_one_that_is_there_is_not_applied(points: Points) -> None:
+    """Invariant 3: between its look-up and its patch a late write of another process changed the text."""
+    points.write(put(row(1), 5, text="late", metadata={"a": 1}))
+    assert points.write(patch(row(1), 7, metadata={"a": 2})) == [MISSING]
+    [point] = points.scan()
+    assert (point.text, point.metadata, point.stamp) == ("late", {"a": 1}, stamp(5, text="late"))
+
+
 def test_a_patch_keeps_the_stored_value_of_kept_names(points: Points) -> None:
     points.write(put(row(1), 1, metadata={"stays": {"deep": [None]}, "goes": 2}))
     points.write(patch(row(1), 2, metadata={"new": True}, keep=frozenset({"stays", "none"})))
@@ -268,7 +276,7 @@ def test_a_row_grows_and_shrinks_to_exactly_its_chunks(points: Points) -> None:
     assert points.write(put(one, 2, text="a"), *grown, trim(one, stay=tuple("bcde"))) == [APPLIED] * 6
     assert {at: text for at, (text, _) in chunks_of(points, one).items()} == dict(enumerate("abcde"))
     shrunk = trim(one, "c", "d", "e", stay=("b",))
-    assert points.write(patch(one, 3), shrunk) == [APPLIED, APPLIED]
+    assert points.write(patch(one, 3, text="a"), shrunk) == [APPLIED, APPLIED]
     assert {at: text for at, (text, _) in chunks_of(points, one).items()} == {0: "a", 1: "b"}
 
 
@@ -347,7 +355,7 @@ def test_the_largest_row_fits_into_one_call(atomic: Points) -> None:
     assert atomic.store.capabilities.max_batch_items >= MAX_CHUNKS + 2
     assert atomic.write(put(one, 1, text="chunk 0"), *new, last) == [APPLIED] * (MAX_CHUNKS + 1)
     patched = patch_chunks(one, *every, metadata={"a": 1})
-    assert atomic.write(patch(one, 2, metadata={"a": 1}), patched, last) == [APPLIED] * 3
+    assert atomic.write(patch(one, 2, text="chunk 0", metadata={"a": 1}), patched, last) == [APPLIED] * 3
     held = chunks_of(atomic, one)
     assert held == {at: (f"chunk {at}", {"a": 1}) for at in range(MAX_CHUNKS)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +24,7 @@ from vectide.ports import (
     CollectionSpec,
     Completion,
     Deadline,
+    EmbedderLimits,
     Embeddings,
     Letter,
     Outcome,
@@ -161,11 +162,16 @@ class Log:
     ids: dict[str, str] = field(default_factory=dict)
 
     def append(
-        self, *changes: Change | None, to: Partition = FIRST, hole: int = 0, key: bytes = b"key"
+        self,
+        *changes: Change | None,
+        to: Partition = FIRST,
+        hole: int = 0,
+        key: bytes = b"key",
+        value: bytes = b"v" * 100,
     ) -> None:
         """Produce the changes (``GARBAGE``: bytes that cannot be decoded), each followed by a hole."""
         for change in changes:
-            record = Record(*to, self.ends[to], key, b"v" * 100)
+            record = Record(*to, self.ends[to], key, value)
             self.records.setdefault(to, []).append(record)
             self.changes[(*to, record.offset)] = change
             self.ends[to] = record.offset + 1 + hole
@@ -285,11 +291,16 @@ class Provider(HashingEmbedder):
     """The hashing embedder, which remembers what it sold and fails when it is told to. ``fault`` sees the
     texts of a call."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: EmbedderLimits | None = None) -> None:
         super().__init__(DIMENSIONS)
         self.calls: list[list[str]] = []
         self.tries = 0
         self.fault: Fault | None = None
+        self._limits = limits or super().limits
+
+    @property
+    def limits(self) -> EmbedderLimits:
+        return self._limits
 
     @property
     def sold(self) -> list[str]:
@@ -315,6 +326,8 @@ class FaultyStore:
         self.refusal: Callable[[Sequence[Write]], Failure | None] = lambda writes: None
         self.before_write: Callable[[Sequence[Write]], None] = lambda writes: None
         self.writes: list[Write] = []
+        #: Rows of each look-up.
+        self.looked_up: list[int] = []
         self._soon = Deadline(VirtualClock(), 9e9)
         for mapping in tables:
             self.prepare(CollectionSpec(mapping.collection, DIMENSIONS, Provider().space), self._soon)
@@ -339,6 +352,7 @@ class FaultyStore:
         self, collection: str, rows: Sequence[Row], deadline: Deadline, *, values: bool = False
     ) -> Sequence[Stamp | None]:
         _raise(self.fault("stamps", collection))
+        self.looked_up.append(len(rows))
         return self.inner.stamps(collection, rows, deadline, values=values)
 
     def scan(
@@ -384,11 +398,13 @@ class Drawer:
 
 
 class Counters:
-    """Telemetry that remembers: counters and gauges, by name and by name with labels."""
+    """Telemetry that remembers: counters by name and by name with labels, gauges and observed values by name
+    with labels."""
 
     def __init__(self) -> None:
         self.counts: Counter[Any] = Counter()
         self.gauges: dict[Any, float] = {}
+        self.observed: dict[Any, list[float]] = defaultdict(list)
 
     def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
         assert isinstance(name, Metric)
@@ -400,7 +416,7 @@ class Counters:
         self.gauges[name, *labels.values()] = value
 
     def observe(self, name: str, value: float, /, **labels: str) -> None:
-        """Not asked for here."""
+        self.observed[name, *labels.values()].append(value)
 
 
 class Events:
@@ -429,12 +445,13 @@ class Pump:
         store: FaultyStore | None = None,
         tables: Sequence[TableMapping] = (PRODUCTS, USERS),
         replays: ReplayDesk | None = None,
+        limits: EmbedderLimits | None = None,
         now_s: float = VirtualClock.now_s,
         **policy: Any,
     ) -> None:
         self.log = log
         self.store = store or FaultyStore(*tables)
-        self.provider = Provider()
+        self.provider = Provider(limits)
         self.letters = Drawer()
         self.clock = VirtualClock()
         self.clock.now_s = now_s

@@ -27,6 +27,8 @@ from vectide.testing.recordings import read_recording
 RECORDINGS = Path(__file__).parent.parent / "data" / "recordings"
 TIMEOUT_S = 30.0
 DIMENSIONS = 64
+#: The source block of events, but for their table, as far as it tells an envelope and where it comes from.
+SOURCE = {"connector": "postgresql", "name": "shop", "ts_ms": 1795243356331, "db": "shop", "schema": "public"}
 
 _numbers = itertools.count(1)
 
@@ -112,7 +114,7 @@ class Shop:
         produce(self.broker.bootstrap, records)
 
     def _event(self, id_: int, envelope: dict[str, Any]) -> Record:
-        source = {"connector": "postgresql", "ts_ms": 1795243356331, "table": "products"}
+        source = {**SOURCE, "table": "products"}
         value = {"source": source, "ts_ms": 1795243356331, **envelope}
         return Record(self.topic, 0, -1, json.dumps({"id": id_}).encode(), json.dumps(value).encode())
 

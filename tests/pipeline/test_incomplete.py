@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from tests.pipeline.shop import Shop, running, until
+from tests.pipeline.shop import SOURCE, Shop, running, until
 
 from vectide.core.model import Record
 from vectide.testing.broker import BrokerProcess
@@ -96,7 +96,7 @@ class Wiki(Shop):
     def _send(
         self, id_: int, envelope: dict[str, Any] | None, headers: tuple[tuple[str, bytes | None], ...]
     ) -> None:
-        source = {"connector": "postgresql", "ts_ms": 1795243356331, "schema": "public", "table": self.docs}
+        source = {**SOURCE, "table": self.docs}
         value = None if envelope is None else json.dumps({"source": source, **envelope}).encode()
         self.produce(Record(self.topic, 0, -1, b'{"id":%d}' % id_, value, headers))
 

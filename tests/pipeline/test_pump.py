@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.pipeline.pump import (
     GARBAGE,
     PRODUCTS,
     USERS,
+    FaultyStore,
     Log,
     Pump,
     always,
@@ -28,8 +30,9 @@ from vectide.core.budget import memory_of
 from vectide.core.failures import Failure, Kind
 from vectide.core.lifecycle import State
 from vectide.core.model import Change, Ignored, Row
-from vectide.ports import Patch, Put, Write
+from vectide.ports import EmbedderLimits, Patch, Put, Write
 from vectide.testing.fold import Fold
+from vectide.testing.store import CAPABILITIES
 
 SECOND = (PRODUCTS.source, 1)
 PEOPLE = (USERS.source, 0)
@@ -92,6 +95,16 @@ def test_a_full_replay_changes_nothing_and_embeds_nothing_that_is_stored() -> No
     assert stored.isdisjoint(again.provider.sold)
     assert {text.split()[1] for text in again.provider.sold} <= {"3", "6"}
     assert again.count(signals.TEXTS_SAVED, "products", "replay") > 0
+
+
+@pytest.mark.parametrize("ahead_ms", [-5_000, 0, 10**15])
+def test_freshness_is_never_negative(ahead_ms: int) -> None:
+    """Case 66: not for a source whose clock is ahead."""
+    pump = Pump(log_of())
+    pump.log.append(replace(upsert(1, "lamp"), committed_ms=pump.clock.wall_ms() + ahead_ms))
+    pump.run()
+    (age_s,) = pump.telemetry.observed[signals.FRESHNESS, PRODUCTS.table]
+    assert max(0, -ahead_ms) / 1000 <= age_s < 6
 
 
 def test_duplicated_events_are_applied_once() -> None:
@@ -282,7 +295,7 @@ def test_poison_among_a_hundred_texts_is_dead_lettered_and_the_rest_is_written(c
 
 
 def test_a_point_that_the_store_refuses_does_not_fail_its_neighbours() -> None:
-    """Case 97, invariant 10."""
+    """Cases 97 and 143, invariant 10."""
     pump = Pump(log_of(*(upsert(key, f"text {key}", price=key) for key in range(100))))
     tried: list[int] = []
 
@@ -377,6 +390,81 @@ def test_bytes_bound_the_intake_as_well() -> None:
     pump.executor.held.add("embed")
     pump.run_for(5)
     assert 600_000 <= pump.stream.intake.budget.held_bytes < 600_000 + 50 * memory_of(303)
+
+
+def test_large_messages_and_deep_fetches_take_the_memory_that_is_set_and_one_poll() -> None:
+    """Case 172, invariant 11: however much is read ahead, and however much may be in flight."""
+    large, poll_records, limit = b"v" * 1_000_000, 20, 100 * 2**20
+    log = Log()
+    log.append(*(upsert(key, f"text {key}") for key in range(400)), value=large)
+    pump = Pump(log, bytes_in_flight=limit, poll_records=poll_records, busy_wait_s=0.05)
+    pump.executor.takes_s = {"lookup": 0.5, "embed": 2.0, "write": 5.0}
+    most = 0
+
+    def is_written() -> bool:
+        nonlocal most
+        most = max(most, pump.in_flight * memory_of(len(large)))
+        return pump.settled("written") == 400
+
+    pump.until(is_written, "everything to be written")
+    assert limit <= most <= limit + poll_records * memory_of(len(large) + len(b"key"))
+
+
+def test_a_store_that_takes_ten_seconds_for_a_write_holds_up_the_intake_and_nothing_grows() -> None:
+    """Case 150, invariant 11: neither records, nor texts that are paid for and not stored."""
+    batch, writes, calls = 10, 2, 4
+    pump = Pump(
+        log_of(*(upsert(key, f"text {key}") for key in range(1000))),
+        records_in_flight=200,
+        embed=BatchLimits(items=batch),
+        embed_concurrency=calls,
+        write=BatchLimits(items=batch),
+        write_concurrency=writes,
+        busy_wait_s=0.05,
+    )
+    pump.executor.takes_s["write"] = 10.0
+    behind: list[int] = []
+
+    def is_written() -> bool:
+        behind.append(pump.provider.tries * batch - pump.settled("written"))
+        assert pump.in_flight <= 200
+        return pump.settled("written") == 1000
+
+    pump.until(is_written, "everything to be written")
+    assert pump.clock.now_s - 1000 >= 1000 / batch / writes * 10
+    # Those being written, the batch behind them, and the calls that were on the way when it was full.
+    assert max(behind) <= batch * (writes + 1 + calls)
+    pump.run()
+    assert len(pump.provider.sold) == len(pump.store.points()) == 1000
+
+
+@pytest.mark.parametrize(("items", "weight"), [(500, None), (500, 100_000), (3, None), (500, 7)])
+def test_no_call_is_larger_than_the_provider_or_the_settings_allow(items: int, weight: int | None) -> None:
+    """Case 137: whichever allows less."""
+    pump = Pump(
+        log_of(*(upsert(key, f"{'long ' * (key % 5)}text {key}") for key in range(100))),
+        limits=EmbedderLimits(max_items=4, max_tokens=12),
+        embed=BatchLimits(items=items, weight=weight),
+    )
+    pump.run()
+    most, heaviest = min(items, 4), min(weight or 12, 12)
+    tokens = [sum(map(pump.provider.count_tokens, call)) for call in pump.provider.calls]
+    assert max(len(call) for call in pump.provider.calls) <= most
+    assert all(
+        weighs <= heaviest or len(call) == 1 for call, weighs in zip(pump.provider.calls, tokens, strict=True)
+    )
+    assert len(pump.provider.sold) == 100
+
+
+def test_no_call_has_more_rows_than_the_store_takes() -> None:
+    """Case 137 for the store."""
+    store = FaultyStore(PRODUCTS, USERS, able=replace(CAPABILITIES, max_batch_items=5))
+    written: list[int] = []
+    store.before_write = lambda writes: written.append(len(writes))
+    pump = Pump(log_of(*(upsert(key, f"text {key}") for key in range(100))), store=store)
+    pump.run()
+    assert max(written) == max(store.looked_up) == 5
+    assert sum(written) == sum(store.looked_up) == 100
 
 
 def test_five_minutes_without_a_provider_cost_nothing_but_time() -> None:

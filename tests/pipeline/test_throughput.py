@@ -52,7 +52,10 @@ CLOCK = SystemClock()
 
 def _record(offset: int) -> Record:
     row = {"id": offset, "name": f"thing {offset}", "description": "lorem ipsum dolor " * 20, "price": offset}
-    source = {"connector": "postgresql", "name": "shop", "schema": "public", "table": "products", "ts_ms": 1}
+    source = {
+        **{"connector": "postgresql", "name": "shop", "ts_ms": 1},
+        **{"db": "shop", "schema": "public", "table": "products"},
+    }
     value = msgspec.json.encode({"before": None, "after": row, "source": source, "op": "c", "ts_ms": 2})
     return Record(*PARTITION, offset, b'{"id":%d}' % offset, value)
 

@@ -13,6 +13,7 @@ from scripts.check_imports import PACKAGE, RULES, SOURCE, band_of, violations
 #: What is only loaded when its adapter is chosen.
 SDKS = (
     "openai",
+    "cohere",
     "httpx2",
     "httpx",
     "qdrant_client",

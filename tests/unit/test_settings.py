@@ -275,6 +275,14 @@ def test_the_openai_embedder_needs_a_model_and_a_key() -> None:
     ]
 
 
+def test_the_azure_embedder_needs_an_address_too() -> None:
+    given = {"VECTIDE_EMBEDDER__KIND": "azure", "VECTIDE_EMBEDDER__MODEL": "text-embedding-3-small"}
+    assert [problem.partition(": ")[0] for problem in problems_of(**given)] == [
+        "VECTIDE_EMBEDDER__BASE_URL",
+        "VECTIDE_EMBEDDER__API_KEY",
+    ]
+
+
 def test_a_server_of_ones_own_needs_no_key() -> None:
     settings = loaded(
         VECTIDE_EMBEDDER__KIND="OpenAI",
@@ -458,7 +466,7 @@ def test_every_variable_is_described_in_one_sentence() -> None:
     assert all(doc.meaning.endswith(".") for doc in docs.values())
     assert docs["VECTIDE_EMBEDDER__KIND"] == VariableDoc(
         name="VECTIDE_EMBEDDER__KIND",
-        type="openai | wordllama | hashing",
+        type="openai | azure | cohere | wordllama | hashing",
         default=None,
         required=True,
         secret=False,

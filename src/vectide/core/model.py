@@ -321,6 +321,10 @@ class Stamp:
     text: str | None = None
     metadata: Mapping[str, Value] | None = None
 
+    def is_of(self, digest: str) -> bool:
+        """Whether chunk 0 is the text with this :func:`text_hash`, as far as it tells."""
+        return not self.chunks or self.chunks[0] == listed_hash(digest)
+
     def tells_the_same(self, other: Stamp) -> bool:
         """Whether both are of the same content; where the change stands and what is kept do not matter."""
         return all(getattr(self, name) == getattr(other, name) for name in _CONTENT)

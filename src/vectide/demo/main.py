@@ -183,7 +183,8 @@ def _base64(raw: bytes | None) -> str | None:
 
 @contextmanager
 def _terminating_as_interrupt() -> Iterator[None]:
-    """SIGTERM cleans up as Ctrl-C does. Elsewhere than in the main thread, signals are not ours."""
+    """SIGTERM cleans up as Ctrl-C does, and so does SIGINT where a shell has it ignored (in the background).
+    Elsewhere than in the main thread, signals are not ours."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -191,8 +192,9 @@ def _terminating_as_interrupt() -> Iterator[None]:
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

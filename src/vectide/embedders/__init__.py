@@ -28,13 +28,20 @@ from vectide.ports import (
 
 #: Kind of embedder -> module that makes it.
 KINDS: Final[dict[str, str]] = {
+    "azure": "vectide.embedders.openai_azure",
+    "cohere": "vectide.embedders.cohere_embed",
     "hashing": "vectide.embedders.hashing",
     "openai": "vectide.embedders.openai_compatible",
     "wordllama": "vectide.embedders.wordllama_static",
 }
 
 #: Kind of embedder -> the extra that installs its SDK. A kind that is not here needs none.
-EXTRAS: Final[dict[str, str]] = {"openai": "openai", "wordllama": "wordllama"}
+EXTRAS: Final[dict[str, str]] = {
+    "azure": "azure",
+    "cohere": "cohere",
+    "openai": "openai",
+    "wordllama": "wordllama",
+}
 
 #: Settings that only tune: an embedder that has no use for one is not troubled with it.
 _HINTS: Final = frozenset({"concurrency"})

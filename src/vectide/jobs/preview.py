@@ -42,6 +42,7 @@ from vectide.core.planner import (
     plan,
 )
 from vectide.core.values import ValueRefused
+from vectide.core.vanishing import Vanishing
 from vectide.jobs.lookup import made_legal
 from vectide.ports import Capabilities, EmbedderLimits
 
@@ -133,6 +134,7 @@ class Previewer:
         self._moved: dict[tuple[str, int, Row], Stamp] = {}
         #: Tables that were truncated: what the store holds of them would be gone.
         self._emptied: set[str] = set()
+        self._vanishing = Vanishing()
 
     def preview(self, record: Record) -> Preview:
         """What would become of the next record."""
@@ -186,6 +188,10 @@ class Previewer:
         change = self._moved_along(record, row, change, mapping)
         given = Known(row, position, stamp, self._rules.space, count_tokens=self._rules.count_tokens)
         planned = plan(change, given, mapping)
+        vanished = self._vanished(row, change, mapping, planned)
+        if vanished:
+            detail = f"the documents have lost the fields: {', '.join(vanished)}"
+            return replace(seen, decision=Decision.HALT, reason="vanished", detail=detail)
         if isinstance(planned, Incomplete) and mapping.rereads and self._rules.can_reread:
             seen = replace(seen, decision=Decision.REREAD)
         try:
@@ -198,6 +204,15 @@ class Previewer:
             known = ", ".join(sorted({*change.columns, *change.unavailable}))
             return replace(shown, detail=f"{shown.detail}; they have {known}")
         return shown
+
+    def _vanished(
+        self, row: Row, change: Upserted | Deleted, mapping: TableMapping, planned: Plan
+    ) -> list[str]:
+        """The fields that one document after the other has lost, this one too."""
+        if isinstance(change, Deleted) or planned == Skip("already_applied"):
+            return []
+        stamp = self._stamps[row]
+        return self._vanishing.met(row, change, mapping, {} if stamp is None else stamp.columns)
 
     def _moved_along(
         self, record: Record, row: Row, change: Upserted | Deleted, mapping: TableMapping

@@ -138,6 +138,9 @@ _NEWER: Final = (
     " AND p.stamp -> 'source' -> 2 > {new} -> 'source' -> 2 END"
 )
 
+#: Whether the point ``p`` holds the text that the stamp names.
+_SAME_TEXT: Final = "starts_with(p.text_hash, coalesce(%(stamp)s::jsonb -> 'chunks' ->> 0, ''))"
+
 #: What the point ``p`` holds under the names to keep.
 _KEPT: Final = (
     "CASE WHEN cardinality(%(keep)s::text[]) = 0 THEN '{{}}'::jsonb ELSE coalesce((SELECT"
@@ -199,15 +202,26 @@ class Statements:
         self.patch_point = SQL(
             "UPDATE {table} AS p SET metadata = %(metadata)s::jsonb || {kept}, stamp = %(stamp)s::jsonb,"
             " kept_columns = coalesce(%(kept_columns)s::jsonb, p.kept_columns)"
-            " WHERE p.id = %(id)s AND ({newer}) IS NOT TRUE RETURNING true"
-        ).format(table=table, kept=SQL(_KEPT).format(), newer=_newer("%(stamp)s::jsonb"))
-        #: Answers no row when there is no such point, else whether it holds something newer (not applied).
+            " WHERE p.id = %(id)s AND ({newer}) IS NOT TRUE AND {same_text} RETURNING true"
+        ).format(
+            table=table,
+            kept=SQL(_KEPT).format(),
+            newer=_newer("%(stamp)s::jsonb"),
+            same_text=SQL(_SAME_TEXT),
+        )
+        #: Answers no row when no such point holds that text, else whether it is newer (not applied).
         self.patch = SQL(
             "WITH head AS (SELECT p.id, ({newer}) IS TRUE AS newer FROM {table} AS p WHERE p.id = %(id)s"
-            " FOR UPDATE), patched AS (UPDATE {table} AS p SET metadata = %(metadata)s::jsonb || {kept},"
-            " stamp = %(stamp)s::jsonb, kept_columns = coalesce(%(kept_columns)s::jsonb, p.kept_columns)"
+            " AND (({newer}) IS TRUE OR {same_text}) FOR UPDATE), patched AS (UPDATE {table} AS p"
+            " SET metadata = %(metadata)s::jsonb || {kept}, stamp = %(stamp)s::jsonb,"
+            " kept_columns = coalesce(%(kept_columns)s::jsonb, p.kept_columns)"
             " FROM head WHERE NOT head.newer AND p.id = head.id) SELECT newer FROM head"
-        ).format(table=table, kept=SQL(_KEPT).format(), newer=_newer("%(stamp)s::jsonb"))
+        ).format(
+            table=table,
+            kept=SQL(_KEPT).format(),
+            newer=_newer("%(stamp)s::jsonb"),
+            same_text=SQL(_SAME_TEXT),
+        )
         self.patch_chunks = SQL(
             "UPDATE {table} AS p SET metadata = %(metadata)s::jsonb || {kept}, chunk = c.chunk"
             " FROM unnest(%(ids)s::uuid[], %(chunks)s::integer[]) AS c(id, chunk)"

@@ -89,10 +89,10 @@ def _decide(write: Write, held: Mapping[str, Held], changes: Changes) -> Outcome
             changes.puts.append((_put(write, held.get(point.row.head_id) if keep else None), vector))
         case Patch(row, _, stamp) | Mark(row, stamp):
             head = held.get(row.head_id)
-            if head is None:
-                return MISSING
             if _is_older(stamp.position, head):
                 return SUPERSEDED
+            if head is None or (isinstance(write, Patch) and not stamp.is_of(head.point.text_hash)):
+                return MISSING
             changes.patches.append(_patched(write, head))
         case PatchChunks():
             changes.patches.extend(_patched_chunks(write, held))

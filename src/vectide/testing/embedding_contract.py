@@ -1,4 +1,4 @@
-"""The OpenAI embeddings API as the embedding server honours it: pure, from a request to an answer."""
+"""How the embedding server answers, whatever API it speaks: pure, from a call to an answer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from typing import Final
 import msgspec
 
 from vectide.ports import Vector
-from vectide.testing.embedding_faults import Fault, error_body, rearranged, spoiled
+from vectide.testing.embedding_apis import OPENAI, Api, Call, Objection
+from vectide.testing.embedding_faults import Fault, rearranged, spoiled
 
 #: From a text and a number of dimensions to a vector.
 Vectorise = Callable[[str, int], Vector]
+
+#: Where an API tells queries from documents, a query's vector is that of the text behind this.
+QUERY_PROMPT: Final = "query: "
 
 _HTML: Final = b"<!doctype html><html><body>Please sign in to the network.</body></html>"
 
@@ -30,17 +34,9 @@ class Contract:
     max_text_tokens: int = 8192
     #: False: answers with lists even when base64 is asked for, like some servers.
     base64: bool = True
-
-
-class Request(msgspec.Struct):
-    model: str
-    input: str | list[str]
-    encoding_format: str = "float"
-    dimensions: int | None = None
-
-    @property
-    def texts(self) -> list[str]:
-        return [self.input] if isinstance(self.input, str) else self.input
+    #: Dimensions that can be asked for; None: any.
+    sizes: Sequence[int] | None = None
+    api: Api = OPENAI
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,45 +53,45 @@ def tokens_of(text: str) -> int:
     return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
 
 
-def answer(
-    contract: Contract, vectorise: Vectorise, request: Request, fault: Fault | None, authorization: str | None
-) -> Answer:
+def answer(contract: Contract, vectorise: Vectorise, call: Call, fault: Fault | None) -> Answer:
     """The whole answer to a call, unless the fault is one of the connection."""
     if fault is not None and fault.kind in ("status", "error_200"):
         status = fault.status if fault.kind == "status" else 200
-        return Answer(status, json.dumps(fault.error()).encode(), fault.headers)
+        error = contract.api.error(fault.message, code=fault.code, type_=fault.type)
+        return Answer(status, json.dumps(error).encode(), fault.headers)
     if fault is not None and fault.kind == "html":
         return Answer(200, _HTML, content_type="text/html")
-    refusal = _refusal(contract, request, authorization)
-    return refusal or _vectors(contract, vectorise, request, fault)
+    return _refusal(contract, call) or _vectors(contract, vectorise, call, fault)
 
 
-def _refusal(contract: Contract, request: Request, authorization: str | None) -> Answer | None:
-    texts = request.texts
-    if contract.api_key is not None and authorization != f"Bearer {contract.api_key}":
-        return refused(401, "Incorrect API key provided", "invalid_api_key")
-    if contract.models is not None and request.model not in contract.models:
-        return refused(404, "The model does not exist", "model_not_found")
+def _refusal(contract: Contract, call: Call) -> Answer | None:
+    def no(objection: Objection, limit: int = 0, got: int = 0) -> Answer:
+        status, message, code, type_ = contract.api.objections[objection]
+        return refused(contract, status, message.format(limit=limit, got=got), code, type_)
+
+    texts = call.texts
+    if contract.api_key is not None and call.key != contract.api_key:
+        return no("key")
+    if contract.models is not None and call.model not in contract.models:
+        return no("model")
+    if contract.sizes is not None and call.dimensions not in (None, *contract.sizes):
+        return refused(contract, 400, f"dimensions {call.dimensions}: not one of {contract.sizes}")
     if not texts or any(not text for text in texts):
-        return refused(400, "'$.input' is invalid.", None)
+        return no("blank")
     if len(texts) > contract.max_items:
-        message = f"Invalid 'input': array too long, maximum length {contract.max_items}."
-        return refused(400, message, "array_above_max_length")
+        return no("items", contract.max_items, len(texts))
     sizes = [tokens_of(text) for text in texts]
-    if max(sizes) > contract.max_text_tokens:
-        message = f"This model's maximum context length is {contract.max_text_tokens} tokens."
-        return refused(400, message, None)
-    if sum(sizes) > contract.max_tokens:
-        message = f"Requested {sum(sizes)} tokens, max {contract.max_tokens} tokens per request"
-        return refused(400, message, None, "max_tokens_per_request")
-    return None
+    if max(sizes) > contract.max_text_tokens and not call.truncates:
+        return no("text", contract.max_text_tokens, max(sizes))
+    return no("tokens", contract.max_tokens, sum(sizes)) if sum(sizes) > contract.max_tokens else None
 
 
-def _vectors(contract: Contract, vectorise: Vectorise, request: Request, fault: Fault | None) -> Answer:
-    texts = request.texts
-    dimensions = request.dimensions or contract.dimensions
-    vectors = spoiled(fault, texts, [vectorise(text, dimensions) for text in texts])
-    as_base64 = request.encoding_format == "base64" and contract.base64
+def _vectors(contract: Contract, vectorise: Vectorise, call: Call, fault: Fault | None) -> Answer:
+    texts = call.texts
+    dimensions = call.dimensions or contract.dimensions
+    prompt = QUERY_PROMPT if call.query else ""
+    vectors = spoiled(fault, texts, [vectorise(prompt + text, dimensions) for text in texts])
+    as_base64 = call.base64 and contract.base64
     embeddings = [vector.tobytes() if as_base64 else vector.tolist() for vector in vectors]
     if fault is not None and fault.kind == "null":
         nulls = [None] * dimensions
@@ -104,18 +100,19 @@ def _vectors(contract: Contract, vectorise: Vectorise, request: Request, fault: 
         {"object": "embedding", "index": index, "embedding": embedding}
         for index, embedding in enumerate(embeddings)
     ]
-    tokens = sum(map(tokens_of, texts))
-    answer = {
-        "object": "list",
-        "data": rearranged(fault, items),
-        "model": request.model,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-    }
+    reply = contract.api.reply(call, rearranged(fault, items), sum(map(tokens_of, texts)))
     # json writes NaN as a literal, as servers in Python do; msgspec writes bytes as base64.
-    body = msgspec.json.encode(answer) if as_base64 else json.dumps(answer).encode()
+    body = msgspec.json.encode(reply) if as_base64 else json.dumps(reply).encode()
     right = texts if fault is None or fault.kind in ("shuffled", "drip", "delay") else ()
     return Answer(200, body, answered=right)
 
 
-def refused(status: int, message: str, code: str | None, type_: str = "invalid_request_error") -> Answer:
-    return Answer(status, json.dumps(error_body(message, code=code, type_=type_)).encode())
+def refused(
+    contract: Contract,
+    status: int,
+    message: str,
+    code: str | None = None,
+    type_: str = "invalid_request_error",
+) -> Answer:
+    """An answer that is an error, worded as the API does."""
+    return Answer(status, json.dumps(contract.api.error(message, code=code, type_=type_)).encode())

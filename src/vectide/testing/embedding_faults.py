@@ -62,17 +62,9 @@ class Fault:
     message: str = "planned fault"
     every_s: float = 0.05
 
-    def error(self) -> dict[str, Any]:
-        """The body of an error answer, as the API words it."""
-        return error_body(self.message, code=self.code, type_=self.type)
-
     def marks(self, text: str) -> bool:
         """Whether the fault is about this text."""
         return self.marker is None or self.marker in text
-
-
-def error_body(message: str, *, code: str | None, type_: str = "invalid_request_error") -> dict[str, Any]:
-    return {"error": {"message": message, "type": type_, "param": None, "code": code}}
 
 
 class Plan:

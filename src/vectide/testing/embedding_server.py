@@ -1,4 +1,4 @@
-"""A real HTTP server that speaks the OpenAI embeddings API, counts what it is sent, and fails on demand.
+"""A real HTTP server that speaks the APIs of embedding providers, counts its calls, and fails on demand.
 
 In a test::
 
@@ -25,7 +25,7 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,10 +35,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from vectide.testing.embedding_apis import Call
 from vectide.testing.embedding_contract import (
     Answer,
     Contract,
-    Request,
     Vectorise,
     answer,
     refused,
@@ -96,8 +96,13 @@ class EmbeddingServer:
 
     @property
     def url(self) -> str:
-        """The base URL to configure, ending in ``/v1``."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        """The base URL to configure where the API is OpenAI's, ending in ``/v1``."""
+        return f"{self.address}/v1"
+
+    @property
+    def address(self) -> str:
+        """The URL without a path."""
+        return f"http://127.0.0.1:{self.port}"
 
     def plan(self, *faults: Fault) -> None:
         """Faults of the calls to come, after those planned before."""
@@ -224,24 +229,28 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path != "/stats":
-            return self._send(refused(404, "no such path", None))
+            return self._refuse(404, "no such path")
         self._send(Answer(200, json.dumps(self.server.owner.counts.as_json()).encode()))
 
     def do_POST(self) -> None:
+        owner = self.server.owner
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
-            if self.path == "/v1/embeddings":
-                self._embeddings(msgspec.json.decode(body, type=Request))
-            elif self.path == "/control":
-                self.server.owner.control(body)
-                self._send(Answer(200, b"{}"))
-            else:
-                self._send(refused(404, "no such path", None))
+            if self.path == "/control":
+                owner.control(body)
+                return self._send(Answer(200, b"{}"))
+            call = owner.contract.api.call(self.path, cast(Mapping[str, str], self.headers), body)
         except msgspec.MsgspecError as exc:
-            self._send(refused(400, str(exc), None))
+            return self._refuse(400, str(exc))
+        if call is None:
+            return self._refuse(404, "no such path")
+        self._embeddings(call)
 
-    def _embeddings(self, request: Request) -> None:
-        owner, texts = self.server.owner, request.texts
+    def _refuse(self, status: int, message: str) -> None:
+        self._send(refused(self.server.owner.contract, status, message))
+
+    def _embeddings(self, call: Call) -> None:
+        owner, texts = self.server.owner, call.texts
         owner.counts.began(texts, sum(map(tokens_of, texts)))
         try:
             fault = owner.faults.next(texts)
@@ -252,8 +261,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._cut()
             if fault is not None and fault.kind == "reset_before":
                 return self._reset()
-            authorization = self.headers.get("Authorization")
-            reply = answer(owner.contract, owner.vectorise, request, fault, authorization)
+            reply = answer(owner.contract, owner.vectorise, call, fault)
             owner.counts.answered(reply.status, reply.answered)
             self._send(reply, fault)
         finally:

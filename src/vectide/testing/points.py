@@ -95,12 +95,13 @@ def patch(
     of: Row,
     offset: int = 0,
     *,
+    text: str = "text",
     metadata: Mapping[str, Value] | None = None,
     keep: frozenset[str] = frozenset(),
     values: Mapping[str, str | None] | None = None,
 ) -> Patch:
-    """Give chunk 0 of a row new metadata."""
-    return Patch(of, metadata or {}, stamp(offset), keep, values)
+    """Give chunk 0 of a row, which holds this text, new metadata."""
+    return Patch(of, metadata or {}, stamp(offset, text=text), keep, values)
 
 
 def patch_chunks(

@@ -14,7 +14,7 @@ import numpy as np
 
 from vectide.core.chunks import MAX_CHUNKS
 from vectide.core.failures import Failure, Kind
-from vectide.core.model import Order, Row, Stamp, Value
+from vectide.core.model import Order, Position, Row, Stamp, Value
 from vectide.core.values import same_value
 from vectide.ports import (
     APPLIED,
@@ -213,9 +213,14 @@ class MemoryStore:
         head = held.head(row_of(write))
         if head is None:
             return MISSING if needs_row else None
+        if isinstance(write, Patch) and not write.stamp.is_of(head.point.text_hash):
+            older = head.point.stamp is not None and _is_older(
+                write.stamp.position, head.point.stamp.position
+            )
+            return SUPERSEDED if older else MISSING
         if position is None or head.point.stamp is None or not self._capabilities.conditional_writes:
             return None
-        return SUPERSEDED if position.relation_to(head.point.stamp.position) is Order.OLDER else None
+        return SUPERSEDED if _is_older(position, head.point.stamp.position) else None
 
     def _delete(self, held: _Collection, row: Row, ids: Iterable[str], stay: Iterable[str]) -> None:
         points = held.rows.get(row, {})
@@ -224,6 +229,10 @@ class MemoryStore:
             del points[id_]
         if not points:
             held.rows.pop(row, None)
+
+
+def _is_older(position: Position, held: Position) -> bool:
+    return position.relation_to(held) is Order.OLDER
 
 
 def _put(held: _Collection, put: Put) -> None:

@@ -1,0 +1,58 @@
+"""The HTTP client under Cohere's SDK: an answer is read within its call's deadline, and within bounds.
+
+The SDK knows one time limit for each wait, none for a call; the deadline therefore travels beside it, in the
+thread that calls.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import httpx
+
+from vectide.embedders.http_answers import CONNECT_S, KEEPALIVE_S, read
+from vectide.ports import Deadline
+
+#: Of a body that has been decoded and is there as a whole.
+_DONE_WITH: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+
+
+class BoundedClient(httpx.Client):
+    """Sends only inside :meth:`bounds`. Raises there what :func:`~vectide.embedders.http_answers.read`
+    raises, too."""
+
+    def __init__(self, concurrency: int) -> None:
+        super().__init__(
+            limits=httpx.Limits(
+                max_connections=None,  # the callers are bounded; a call never queues for a connection
+                max_keepalive_connections=concurrency + 1,
+                keepalive_expiry=KEEPALIVE_S,
+            )
+        )
+        self._bounds = threading.local()
+
+    @contextmanager
+    def bounds(self, deadline: Deadline, most_bytes: int) -> Iterator[None]:
+        """The bounds of what this thread sends meanwhile."""
+        self._bounds.now = (deadline, most_bytes)
+        try:
+            yield
+        finally:
+            del self._bounds.now
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """As in the base class; the whole answer has been read."""
+        deadline, most_bytes = self._bounds.now
+        remaining_s = deadline.remaining_s()
+        waits = dict.fromkeys(("read", "write", "pool"), remaining_s)
+        request.extensions["timeout"] = {**waits, "connect": min(CONNECT_S, remaining_s)}
+        response = super().send(request, **{**options, "stream": True})
+        try:
+            body = read(response, most_bytes, deadline)
+        finally:
+            response.close()
+        headers = [(name, value) for name, value in response.headers.items() if name not in _DONE_WITH]
+        return httpx.Response(response.status_code, headers=headers, content=body, request=request)
