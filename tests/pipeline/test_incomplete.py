@@ -224,6 +224,25 @@ def test_a_row_that_returns_from_its_soft_delete_is_read_again(wiki: Wiki, provi
     assert completed in metrics
 
 
+def test_a_value_in_object_storage_is_read_from_the_source_and_never_taken_for_unchanged(
+    wiki: Wiki, provider: EmbeddingServer
+) -> None:
+    """Invariant 5."""
+    reference = "__debezium:s3:ref:v1:bucket|docs/1"
+    wiki.put(1, "first", BODY)
+    wiki.put(1, "first", reference)
+    with running(wiki.wiki(provider)):
+        until(lambda: wiki.committed() == 2, "everything to be committed", timeout_s=20)
+    assert wiki.letter_details() == [("incomplete_row", "unavailable columns: body")]
+    assert wiki.stored() == {1: f"first\n\n{BODY}".strip()}
+    wiki.in_source(1, "a new story")
+    wiki.put(1, "first", reference)
+    with running(wiki.with_source(provider)):
+        until(lambda: wiki.committed() == 3, "everything to be committed")
+    assert wiki.stored() == {1: "first\n\na new story"}
+    assert reference not in "".join(provider.texts())
+
+
 def test_without_a_source_such_a_row_is_dead_lettered_by_name(wiki: Wiki, provider: EmbeddingServer) -> None:
     """Case 41: also one that was never seen before."""
     wiki.put(1, "first", BODY)

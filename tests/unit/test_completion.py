@@ -44,6 +44,25 @@ def test_only_what_the_event_left_out_is_filled_in() -> None:
     assert completed(partly, {"title": "old"}) is partly
 
 
+def test_only_the_present_row_tells_what_was_put_elsewhere() -> None:
+    """The value may be new: no earlier change and nothing stored stands in for it."""
+    moved = replace(change("body", "tags", title="t"), offloaded=frozenset({"body"}))
+    row = {"body": "b", "tags": []}
+    before = completed(moved, row)
+    assert before.unavailable == before.offloaded == {"body"}
+    present = completed(moved, row, present=True)
+    assert not present.unavailable | present.offloaded
+    assert present.columns["body"] == "b"
+    following = merge(entries(moved, change("body", title="u", tags=[]))).change
+    assert isinstance(following, Upserted)
+    assert following.offloaded == {"body"}
+    known = Known(Row.of("docs", {"id": 1}), Position("log", 0, 9), STAMP, "s")
+    assert plan(moved, known, MAPPING) == Incomplete(("body", "tags"))
+    assert not isinstance(
+        plan(moved, known, replace(MAPPING, template=Template.parse("{title}"))), Incomplete
+    )
+
+
 def test_a_row_hands_over_its_texts_where_they_are_the_values() -> None:
     """The list of tags is metadata too, and its text is not the list."""
     assert carried(STAMP, MAPPING) == {"title": "a title", "body": "a body"}

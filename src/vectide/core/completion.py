@@ -10,14 +10,16 @@ from vectide.core.mapping import TableMapping, value_hash
 from vectide.core.model import Columns, Stamp, Upserted, Value, short_hash
 
 
-def completed(change: Upserted, columns: Columns) -> Upserted:
+def completed(change: Upserted, columns: Columns, *, present: bool = False) -> Upserted:
     """The change with those of its unavailable columns that ``columns`` has. What the event itself says
-    stays."""
-    known = change.unavailable & columns.keys()
+    stays. ``present``: they are of the row as it is, and not as it was before the change, which tells
+    nothing about an offloaded column."""
+    known = (change.unavailable if present else change.unavailable - change.offloaded) & columns.keys()
     if not known:
         return change
     filled = {**change.columns, **{name: columns[name] for name in known}}
-    return replace(change, columns=filled, unavailable=change.unavailable - known)
+    offloaded = change.offloaded - known
+    return replace(change, columns=filled, unavailable=change.unavailable - known, offloaded=offloaded)
 
 
 def carried(stamp: Stamp | None, mapping: TableMapping) -> Mapping[str, Value]:

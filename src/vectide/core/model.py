@@ -206,7 +206,8 @@ def _relation(one: SourcePosition | None, other: SourcePosition | None) -> Order
 class Upserted:
     """The row exists and has these columns.
 
-    ``columns`` lacks the names in ``unavailable``: the source did not send their (unchanged) value.
+    ``columns`` lacks the names in ``unavailable``: the source did not send their (unchanged) value. Of those
+    in ``offloaded``, which are among them, it put the value elsewhere: that may be a new one.
     ``key`` is None when the Kafka key was null; the mapping may then find the key among the columns.
     ``committed_ms`` is when the source committed it (ms since the epoch), ``source`` where that stands in the
     source's log; None when the event does not say. ``is_document``: it has fields that come and go, instead
@@ -222,6 +223,7 @@ class Upserted:
     old_key: Columns | None = None
     source: SourcePosition | None = None
     is_document: bool = False
+    offloaded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
