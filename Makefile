@@ -66,6 +66,10 @@ chaos: setup ## several real processes, everything around them failing by seed: 
 outage: setup ## the provider away for MINUTES=10, then the store, under load; needs Java, Maven and Go
 	@$(BIN)/python -m tests.chaos.outage --minutes $(or $(MINUTES),10)
 
+.PHONY: behind
+behind: setup ## the memory of a process with a million changes before it; needs Java, Maven and Go
+	@$(BIN)/python -m tests.chaos.behind
+
 .PHONY: fuzz
 fuzz: setup ## the decoders, the mapping and the planner against a hundred times as much nonsense as in the tests
 	@$(BIN)/python -m pytest --hypothesis-profile=fuzz --timeout=3600 tests/unit/test_codec_fuzz.py tests/unit/test_registry_codec_fuzz.py tests/unit/test_where.py tests/pipeline/test_pump_fuzz.py
@@ -100,6 +104,7 @@ nightly: setup ## whatever takes longer: the real stack, many more simulated see
 	@$(MAKE) fuzz
 	@$(MAKE) chaos
 	@$(MAKE) outage MINUTES=4
+	@$(MAKE) behind
 	@$(MAKE) simulate SEEDS=20000 FIRST=$(shell date +%Y%m%d)00000
 	@$(MAKE) explore EVENTS=4
 	@$(MAKE) explore EVENTS=2 DEVIATIONS=2

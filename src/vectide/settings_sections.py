@@ -351,7 +351,7 @@ class LimitsSettings(Section):
         default=40_000, description="Most records received and not yet committed."
     )
     bytes_in_flight: Annotated[ByteSize, Field(ge=2**20)] = Field(
-        default=ByteSize(128 * 2**20),
+        default=ByteSize(96 * 2**20),
         description="Most memory for records received and not yet committed, e.g. 64MiB; 1 kB takes 7.",
     )
     grace_s: Seconds = Field(

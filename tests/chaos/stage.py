@@ -20,7 +20,8 @@ from tests.real.processes import free_port
 from tests.real.service import Kafka
 from tests.real.stack import Broker
 
-from vectide.testing.embedding_server import EmbeddingServer, Fault
+from vectide.testing.embedding_contract import Vectorise
+from vectide.testing.embedding_server import DEFAULT_VECTORS, EmbeddingServer, Fault
 from vectide.testing.postgres import EmbeddedPostgres
 
 DIMENSIONS: Final = 32
@@ -55,8 +56,15 @@ class Servers(AbstractContextManager["Servers"]):
 class Stage(AbstractContextManager["Stage"]):
     """What one run has for itself: topics, a database, a provider."""
 
-    def __init__(self, servers: Servers, seed: int):
+    def __init__(
+        self,
+        servers: Servers,
+        seed: int,
+        dimensions: int = DIMENSIONS,
+        vectors: Vectorise | str = DEFAULT_VECTORS,
+    ):
         self.servers = servers
+        self._dimensions = dimensions
         self.name = f"chaos{seed}"
         self.dead_letters = f"{self.name}.dlq"
         self.group = self.name
@@ -70,7 +78,9 @@ class Stage(AbstractContextManager["Stage"]):
         with psycopg.connect(servers.postgres.dsn, autocommit=True) as admin:
             admin.execute(f"CREATE DATABASE {self.name}".encode())
         self.dsn = make_conninfo(servers.postgres.dsn, dbname=self.name)
-        self.provider = EmbeddingServer(dimensions=DIMENSIONS, latency_ms=30, record_texts=True)
+        self.provider = EmbeddingServer(
+            dimensions=dimensions, latency_ms=30, record_texts=True, vectors=vectors
+        )
         self.refuse_poison()
         self.to_provider: Proxy = servers.toxiproxy.add(
             f"provider-{self.name}", f"127.0.0.1:{self.provider.port}"
@@ -103,7 +113,7 @@ class Stage(AbstractContextManager["Stage"]):
             "VECTIDE_EMBEDDER__MODEL": "hashing",
             "VECTIDE_EMBEDDER__BASE_URL": f"http://127.0.0.1:{self.to_provider.port}/v1",
             "VECTIDE_EMBEDDER__API_KEY": "unused",
-            "VECTIDE_EMBEDDER__DIMENSIONS": str(DIMENSIONS),
+            "VECTIDE_EMBEDDER__DIMENSIONS": str(self._dimensions),
             "VECTIDE_EMBEDDER__TIMEOUT_S": str(PROVIDER_TIMEOUT_S),
             "VECTIDE_STORE__KIND": "pgvector",
             "VECTIDE_STORE__DSN": f"postgresql://postgres:{password}@127.0.0.1:{port}/{self.name}",
@@ -115,14 +125,20 @@ class Stage(AbstractContextManager["Stage"]):
 
     def produce(self, message: Message) -> None:
         """Hand over one record. Raises :class:`StackError` when the broker has refused an earlier one."""
-        self._producer.produce(
-            self.topic(message.table.name),
-            value=message.value,
-            key=message.key,
-            partition=message.partition,
-            headers=list(message.headers),
-            on_delivery=self._delivered,
-        )
+        headers: Any = list(message.headers)
+        while True:
+            try:
+                self._producer.produce(
+                    self.topic(message.table.name),
+                    value=message.value,
+                    key=message.key,
+                    partition=message.partition,
+                    headers=headers,
+                    on_delivery=self._delivered,
+                )
+                break
+            except BufferError:  # it takes as many at a time
+                self._producer.poll(0.1)
         self._producer.poll(0)
         if self._refused:
             raise StackError(f"the broker refused a record: {self._refused[0]}")

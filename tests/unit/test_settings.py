@@ -54,7 +54,7 @@ def test_five_variables_are_enough_and_the_rest_has_defaults() -> None:
     assert settings.dlq.topic == "vectide.dlq"
     assert (settings.http.host, settings.http.port) == ("127.0.0.1", 8080)
     assert settings.limits.records_in_flight == 40_000
-    assert settings.limits.bytes_in_flight == 128 * 2**20
+    assert settings.limits.bytes_in_flight == 96 * 2**20
     assert settings.limits.grace_s == 60
     assert (settings.log.format, settings.log.level) == ("json", "info")
     assert settings.codec.unavailable_placeholder == "__debezium_unavailable_value"
@@ -472,7 +472,7 @@ def test_every_variable_is_described_in_one_sentence() -> None:
         secret=False,
         meaning="Embedding provider.",
     )
-    assert docs["VECTIDE_LIMITS__BYTES_IN_FLIGHT"].default == "128MiB"
+    assert docs["VECTIDE_LIMITS__BYTES_IN_FLIGHT"].default == "96MiB"
     assert {name for name, doc in docs.items() if doc.secret} == {
         "VECTIDE_KAFKA__EXTRA",
         "VECTIDE_EMBEDDER__API_KEY",

@@ -72,7 +72,7 @@ class StreamPolicy:
     replay_timeout_s: float = 60.0
     schema_timeout_s: float = 10.0
     records_in_flight: int = 40_000
-    bytes_in_flight: int = 128 * 2**20
+    bytes_in_flight: int = 96 * 2**20
     poll_records: int = 50
     commit_interval_s: float = 1.0
     revoke_drain_s: float = 10.0
