@@ -438,7 +438,8 @@ class Store(Protocol):
     ) -> Sequence[Stamp | None]:
         """The stamp of each row's chunk 0, in order; None where the row has no points.
 
-        ``values`` asks for the kept embed columns too (``Stamp.values``).
+        ``values`` asks for the kept embed columns too (``Stamp.values``), for the text of a chunk 0 that
+        has none of these (``Stamp.text``), and for the metadata (``Stamp.metadata``).
         """
         ...
 

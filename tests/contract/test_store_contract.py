@@ -153,6 +153,18 @@ def test_kept_columns_come_only_when_asked_for(points: Points) -> None:
     assert [s.values for s in points.stamps(row(1), row(2), values=True)] == [values, None]
 
 
+def test_the_text_that_is_kept_instead_of_columns_and_metadata_come_only_when_asked_for(
+    points: Points,
+) -> None:
+    points.write(
+        put(row(1), text="one", metadata={"a": "x"}, values={"name": "one"}),
+        put(row(2), text="two", metadata={"a": "y", "n": 2}),
+    )
+    assert [(s.text, s.metadata) for s in points.stamps(row(1), row(2))] == [(None, None)] * 2
+    asked = points.stamps(row(1), row(2), values=True)
+    assert [(s.text, s.metadata) for s in asked] == [(None, {"a": "x"}), ("two", {"a": "y", "n": 2})]
+
+
 def test_the_same_writes_again_end_in_the_same_state(points: Points) -> None:
     """Case 145."""
     writes: list[Write] = [

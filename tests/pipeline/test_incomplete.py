@@ -52,8 +52,14 @@ class Wiki(Shop):
             link.execute(f"CREATE TABLE {self.docs} ({columns})".encode())
 
     def wiki(self, provider: EmbeddingServer, **changes: Any) -> dict[str, str]:
-        embed = {"template": "{title}\n\n{body}"}
-        tables = self.tables(embed=embed, metadata=["flag"], soft_delete="gone", **changes)
+        tables = self.tables(
+            **{
+                "embed": {"template": "{title}\n\n{body}"},
+                "metadata": ["flag"],
+                "soft_delete": "gone",
+                **changes,
+            }
+        )
         return self.environment(
             VECTIDE_EMBEDDER__KIND="openai",
             VECTIDE_EMBEDDER__MODEL="stub",
@@ -80,12 +86,12 @@ class Wiki(Shop):
     def delete_row(self, id_: int) -> None:
         self._send(id_, {"before": {"id": id_}, "after": None, "op": "d"}, ())
 
-    def move(self, old: int, new: int, title: str) -> None:
+    def move(self, old: int, new: int, title: str, **more: Any) -> None:
         """A primary key changes, as PostgreSQL's default replica identity tells it."""
         headers = (("__debezium.newkey", b'{"id":%d}' % new),)
         self._send(old, {"before": {"id": old}, "after": None, "op": "d"}, headers)
         self._send(old, None, headers)
-        self.put(new, title, was=old)
+        self.put(new, title, was=old, **more)
 
     def _send(
         self, id_: int, envelope: dict[str, Any] | None, headers: tuple[tuple[str, bytes | None], ...]
@@ -140,6 +146,44 @@ def test_a_changed_primary_key_carries_the_text_over_without_asking_the_source(
     assert all(BODY.strip() in text for text in provider.texts() if len(text) > 100)
 
 
+@pytest.mark.parametrize("template", ["{body}", "The story: {body}"])
+def test_a_text_of_a_single_column_is_carried_over_too(
+    wiki: Wiki, provider: EmbeddingServer, template: str
+) -> None:
+    """Case 26: nothing of it is kept but the text itself."""
+    with running(wiki.wiki(provider, embed={"template": template})):
+        wiki.put(1, "first", BODY)
+        until(lambda: wiki.committed() == 1, "the row to be stored")
+        wiki.move(1, 2, "first")
+        until(lambda: wiki.committed() == 4, "everything to be committed")
+    assert wiki.stored() == {2: template.format(body=BODY).strip()}
+    assert wiki.letters() == []
+
+
+def test_big_metadata_is_carried_over_too(wiki: Wiki, provider: EmbeddingServer) -> None:
+    """Case 26."""
+    more: dict[str, Any] = {"tags": ["a", "b"], "notes": BODY}
+    left_out: dict[str, Any] = {"tags": [UNAVAILABLE], "notes": UNAVAILABLE}
+    with running(wiki.wiki(provider, embed={"template": "{title}"}, metadata=["tags", {"notes": "n"}])):
+        wiki.put(1, "first", BODY, **more)
+        until(lambda: wiki.committed() == 1, "the row to be stored")
+        wiki.move(1, 2, "first", **left_out)
+        until(lambda: wiki.committed() == 4, "everything to be committed")
+    assert wiki.stored() == {2: "first"}
+    assert wiki.metadata() == {2: {"tags": ["a", "b"], "n": BODY}}
+    assert wiki.letters() == []
+
+
+def test_a_text_that_is_not_kept_cannot_be_carried_over(wiki: Wiki, provider: EmbeddingServer) -> None:
+    """Dead-lettered by name, and the delete is applied."""
+    with running(wiki.wiki(provider, embed={"template": "{body}"}, store_text=False)):
+        wiki.put(1, "first", BODY)
+        until(lambda: wiki.committed() == 1, "the row to be stored")
+        wiki.move(1, 2, "first")
+        until(lambda: wiki.committed() == 4, "everything to be committed", timeout_s=20)
+    assert wiki.letter_details() == [("incomplete_row", "unavailable columns: body")]
+
+
 def test_a_key_that_changes_back_and_forth_keeps_the_text(wiki: Wiki, provider: EmbeddingServer) -> None:
     """Case 26: the old key's row is born again behind the delete that waits."""
     wiki.put(1, "first", BODY)
@@ -178,6 +222,25 @@ def test_a_row_that_returns_from_its_soft_delete_is_read_again(wiki: Wiki, provi
     assert wiki.letters() == []
     completed = f'vectide_changes_completed_total{{reason="reread",table="{wiki.table}"}} 1.0'
     assert completed in metrics
+
+
+def test_a_value_in_object_storage_is_read_from_the_source_and_never_taken_for_unchanged(
+    wiki: Wiki, provider: EmbeddingServer
+) -> None:
+    """Invariant 5."""
+    reference = "__debezium:s3:ref:v1:bucket|docs/1"
+    wiki.put(1, "first", BODY)
+    wiki.put(1, "first", reference)
+    with running(wiki.wiki(provider)):
+        until(lambda: wiki.committed() == 2, "everything to be committed", timeout_s=20)
+    assert wiki.letter_details() == [("incomplete_row", "unavailable columns: body")]
+    assert wiki.stored() == {1: f"first\n\n{BODY}".strip()}
+    wiki.in_source(1, "a new story")
+    wiki.put(1, "first", reference)
+    with running(wiki.with_source(provider)):
+        until(lambda: wiki.committed() == 3, "everything to be committed")
+    assert wiki.stored() == {1: "first\n\na new story"}
+    assert reference not in "".join(provider.texts())
 
 
 def test_without_a_source_such_a_row_is_dead_lettered_by_name(wiki: Wiki, provider: EmbeddingServer) -> None:

@@ -61,26 +61,19 @@ class Workload:
 
     ``held``: for every row that ever was, the texts that it came to hold, in commit order; None stands for
     a time in which the row was deleted or soft-deleted. ``kinds``: how many changes of each kind committed
-    (or, for ``rollback``, did not). ``moves_docs`` also changes primary keys of docs, whose body then is
-    not in the event; ``revives_docs_bare`` undeletes docs without sending their body.
+    (or, for ``rollback``, did not).
     """
 
-    def __init__(
-        self,
-        connection: psycopg.Connection[Any],
-        seed: int,
-        *,
-        moves_docs: bool = False,
-        revives_docs_bare: bool = False,
-    ):
+    def __init__(self, connection: psycopg.Connection[Any], seed: int):
         self._connection = connection
         self._random = random.Random(seed)  # noqa: S311
         self._rows: dict[str, dict[Key, Row]] = {table.name: {} for table in TABLES}
         self._former: dict[str, list[Row]] = {table.name: [] for table in TABLES}
         self._serial = 0
-        self._moves_docs = moves_docs
-        self._revives_docs_bare = revives_docs_bare
         self.held: dict[RowId, list[str | None]] = {}
+        #: The titles that each doc has had, and every body with all titles before it.
+        self._titles: dict[Key, list[str]] = {}
+        self._mixed: set[str] = set()
         self.kinds: Counter[str] = Counter()
 
     # --- running it --------------------------------------------------------------------------------------
@@ -140,11 +133,23 @@ class Workload:
             self._former[change.table.name].append(rows.pop(change.key))
         else:
             rows[change.key] = change.row
+            if change.table is DOCS:
+                self._account_ahead(change.key, change.row)
         gone = change.row is None or change.table.gone(change.row)
         text = None if gone or change.row is None else change.table.text(change.row)
         history = self.held.setdefault((change.table.name, change.key), [None])
         if history[-1] != text:
             history.append(text)
+
+    def _account_ahead(self, key: Key, row: Row) -> None:
+        titles = self._titles.setdefault(key, [])
+        self._mixed.update(DOCS.text({**row, "title": title}) for title in titles)
+        titles.append(row["title"])
+
+    def ahead(self) -> set[str]:
+        """Texts that no row ever had, and that one may have in the store for a while: the title of an event
+        with the body of a later one, because the body was not in the event and was read from the source."""
+        return self._mixed - {text for texts in self.held.values() for text in texts if text is not None}
 
     # --- choosing rows -----------------------------------------------------------------------------------
 
@@ -271,7 +276,8 @@ class Workload:
         return moved(PRODUCTS, self._pick(PRODUCTS), 20_000_000_000 + self._next())
 
     def _doc_key(self) -> Sequence[Change]:
-        return moved(DOCS, self._pick(DOCS), 1_000_000 + self._next()) if self._moves_docs else []
+        """The body is in the event of neither the old row nor the new one."""
+        return moved(DOCS, self._pick(DOCS), 1_000_000 + self._next())
 
     def _several_of_one_row(self) -> Sequence[Change]:
         """Born, changed, deleted and born again in one transaction."""
@@ -322,10 +328,12 @@ class Workload:
         gone = self._gone(DOCS)
         if not gone:
             return []
-        row = self._random.choice(gone)
-        if self._revives_docs_bare:
-            return [updated(DOCS, row, is_deleted=False)]
-        return [updated(DOCS, row, is_deleted=False, body=self._body())]
+        return [updated(DOCS, self._random.choice(gone), is_deleted=False, body=self._body())]
+
+    def _doc_undelete_bare(self) -> Sequence[Change]:
+        """The body is neither in the event nor in the store any more."""
+        gone = self._gone(DOCS)
+        return [updated(DOCS, self._random.choice(gone), is_deleted=False)] if gone else []
 
     def _order_line_metadata(self) -> Sequence[Change]:
         row = self._pick(ORDER_LINES)
@@ -362,8 +370,9 @@ class Workload:
         "reinsert": (5, _reinsert),
         "doc_title": (6, _doc_title),
         "doc_body": (3, _doc_body),
-        "doc_soft_delete": (2, _doc_soft_delete),
+        "doc_soft_delete": (3, _doc_soft_delete),
         "doc_undelete": (1, _doc_undelete),
-        "doc_key": (1, _doc_key),
+        "doc_undelete_bare": (1, _doc_undelete_bare),
+        "doc_key": (2, _doc_key),
         "rollback": (2, _product_text),
     }

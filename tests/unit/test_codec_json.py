@@ -473,6 +473,23 @@ def test_a_value_that_only_resembles_a_placeholder_is_kept(value: Any) -> None:
     assert not change.unavailable
 
 
+def test_a_reference_to_a_value_in_object_storage_is_no_text() -> None:
+    """The value that it stands for may be a new one: it is not merely unchanged."""
+    row = {
+        "id": 1,
+        "body": "__debezium:s3:ref:v1:bucket|shop/1",
+        "more": UNAVAILABLE,
+        "near": "__debezium:s3",
+    }
+    change = upserted(envelope(after=row))
+    assert change.unavailable == {"body", "more"}
+    assert change.offloaded == {"body"}
+    assert change.columns["near"] == "__debezium:s3"
+    flat = upserted({**row, "__op": "u"})
+    assert flat.unavailable == {"body", "more"}
+    assert flat.offloaded == {"body"}
+
+
 def test_the_placeholder_is_the_connectors_setting_with_its_hex_form() -> None:
     codec = DebeziumJson("hex:e28ba1")
     row = {"id": 1, "a": "⋡", "b": "4ouh", "c": [-30, -117, -95], "d": UNAVAILABLE}

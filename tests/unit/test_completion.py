@@ -44,6 +44,25 @@ def test_only_what_the_event_left_out_is_filled_in() -> None:
     assert completed(partly, {"title": "old"}) is partly
 
 
+def test_only_the_present_row_tells_what_was_put_elsewhere() -> None:
+    """The value may be new: no earlier change and nothing stored stands in for it."""
+    moved = replace(change("body", "tags", title="t"), offloaded=frozenset({"body"}))
+    row = {"body": "b", "tags": []}
+    before = completed(moved, row)
+    assert before.unavailable == before.offloaded == {"body"}
+    present = completed(moved, row, present=True)
+    assert not present.unavailable | present.offloaded
+    assert present.columns["body"] == "b"
+    following = merge(entries(moved, change("body", title="u", tags=[]))).change
+    assert isinstance(following, Upserted)
+    assert following.offloaded == {"body"}
+    known = Known(Row.of("docs", {"id": 1}), Position("log", 0, 9), STAMP, "s")
+    assert plan(moved, known, MAPPING) == Incomplete(("body", "tags"))
+    assert not isinstance(
+        plan(moved, known, replace(MAPPING, template=Template.parse("{title}"))), Incomplete
+    )
+
+
 def test_a_row_hands_over_its_texts_where_they_are_the_values() -> None:
     """The list of tags is metadata too, and its text is not the list."""
     assert carried(STAMP, MAPPING) == {"title": "a title", "body": "a body"}
@@ -69,6 +88,63 @@ def test_a_row_that_may_be_wrong_or_kept_nothing_hands_over_nothing(stamp: Stamp
     """Invariant 5: also not where the table does not want stored values."""
     assert carried(stamp, MAPPING) == {}
     assert carried(STAMP, replace(MAPPING, on_incomplete=("reread", "dead-letter"))) == {}
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "value"),
+    [
+        ("{body}", "a body", "a body"),
+        ("[{body}]", "a body", "a body"),
+        ("Note: {body} (end)", "Note: a body (end)", "a body"),
+        ("Note: {body}", "Note: Note: twice", "Note: twice"),
+    ],
+)
+def test_a_row_whose_text_is_made_of_one_column_hands_over_what_is_in_its_text(
+    template: str, text: str, value: str
+) -> None:
+    """Case 26: no values are kept of such a row."""
+    notes = replace(MAPPING, template=Template.parse(template), metadata=())
+    stamp = replace(STAMP, layout=notes.layout, columns={}, values=None, text=text)
+    assert carried(stamp, notes) == {"body": value}
+    assert carried(replace(stamp, layout="another"), notes) == {}
+    assert carried(replace(stamp, text=None), notes) == {}
+
+
+def test_a_text_is_no_value_where_the_value_counts() -> None:
+    """White space around a text is dropped: where the column is metadata too, that has the value."""
+    notes = replace(MAPPING, template=Template.parse("{title}"), metadata=(MetadataField("title", "name"),))
+    stamp = replace(STAMP, layout=notes.layout, values=None, text="a title")
+    spaced = replace(stamp, columns={"title": value_hash(" a title\n")})
+    assert carried(stamp, notes) == {"title": "a title"}
+    assert carried(spaced, notes) == {}
+    assert carried(replace(spaced, metadata={"name": " a title\n"}), notes) == {"title": " a title\n"}
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [["x", "y"], '["x","y"]'],
+    ids=["as it is", "as JSON text, in a store without lists"],
+)
+def test_a_row_hands_over_its_metadata_where_that_is_the_value(stored: Any) -> None:
+    """Case 26. The text of the list is not the list."""
+    stamp = replace(STAMP, metadata={"title": "a title", "tags": stored})
+    assert carried(stamp, MAPPING)["tags"] == ["x", "y"]
+
+
+def test_metadata_that_is_stored_in_another_spelling_is_not_handed_over() -> None:
+    """What is no number is stored as null."""
+    stamp = replace(STAMP, columns={**STAMP.columns, "tags": value_hash("NaN")}, metadata={"tags": None})
+    assert carried(stamp, MAPPING) == {"title": "a title", "body": "a body"}
+    null = replace(STAMP, columns={**STAMP.columns, "tags": value_hash(None)}, metadata={})
+    assert carried(null, MAPPING)["tags"] is None
+
+
+def test_what_can_hand_nothing_over_is_not_waited_for() -> None:
+    bare = replace(MAPPING, template=Template.parse("{title}"), metadata=())
+    assert MAPPING.hands_over
+    assert bare.hands_over
+    assert not replace(bare, store_text=False).hands_over
+    assert not replace(MAPPING, on_incomplete=("reread", "dead-letter")).hands_over
 
 
 def test_stored_values_are_left_alone_while_the_source_is_to_be_asked_first() -> None:

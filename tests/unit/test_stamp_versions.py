@@ -78,11 +78,14 @@ def test_a_stamp_of_the_next_version_is_read_and_what_it_adds_passed_over() -> N
         Stamp.from_payload({**later, "v": STAMP_VERSION + 2})
 
 
+BESIDE = ("values", "text", "metadata")
+
+
 def test_a_stamp_says_all_of_itself() -> None:
-    """Whatever a stamp has comes back, but for the kept values, which stand beside it."""
+    """Whatever a stamp has comes back, but for what is kept beside it."""
     stamp = Stamp.from_payload(kept(NEWEST)["plain"])
     whole = replace(stamp, open=True, stale=True, ahead=True)
-    assert all(getattr(whole, field.name) for field in fields(whole) if field.name != "values")
+    assert all(getattr(whole, field.name) for field in fields(whole) if field.name not in BESIDE)
     assert Stamp.from_payload(json.loads(json.dumps(whole.to_payload(known("plain", None).row)))) == whole
 
 

@@ -15,6 +15,9 @@ from vectide.core.model import Columns, DecodeError, Value
 
 #: Debezium's default of ``unavailable.value.placeholder``.
 UNAVAILABLE: Final = "__debezium_unavailable_value"
+#: How a value begins that ``S3LargeMessagePostProcessor`` put elsewhere: bucket and key follow.
+REFERENCE: Final = "__debezium:s3:ref:v1:"
+_REFERENCE_SIZE: Final = len(REFERENCE)
 
 #: The headers that join the two halves of a primary key change.
 NEW_KEY_HEADER: Final = "__debezium.newkey"
@@ -103,7 +106,8 @@ class Unavailable:
     ``placeholder`` is the connector's ``unavailable.value.placeholder``, with its ``hex:`` prefix where it
     has one; ValueError when it is empty or not hex. What arrives depends on the column's type: the text
     itself, its base64, a list of one of these or of the UUID made from it, a list of its bytes as integers,
-    or a map from it to itself (also as JSON text). Only whole column values are compared.
+    or a map from it to itself (also as JSON text). Only whole column values are compared. So is a reference
+    to a value that the connector put into object storage.
     """
 
     def __init__(self, placeholder: str = UNAVAILABLE) -> None:
@@ -127,7 +131,10 @@ class Unavailable:
             kind = type(value)
             if kind is str:
                 # The length first: hashing every long text would cost more than decoding it.
-                if len(value) in self._lengths and value in self._texts:
+                size = len(value)
+                if size in self._lengths and value in self._texts:
+                    names.append(name)
+                elif size > _REFERENCE_SIZE and value[0] == "_" and value.startswith(REFERENCE):
                     names.append(name)
             elif kind is list or kind is dict:
                 if value in self._containers:
@@ -135,6 +142,13 @@ class Unavailable:
                 else:
                     nested = True
         return frozenset(names) if names else _NONE, nested
+
+
+def offloaded_in(row: Value, unavailable: frozenset[str]) -> frozenset[str]:
+    """Those of the row's unavailable columns that are references to a value elsewhere."""
+    if not unavailable or not isinstance(row, dict):
+        return _NONE
+    return frozenset(name for name in unavailable if str(row[name]).startswith(REFERENCE))
 
 
 def key_hint(raw: bytes) -> Columns | None:

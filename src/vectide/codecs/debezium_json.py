@@ -26,7 +26,14 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from vectide.codecs.cloud_events import is_cloud_event, read_cloud_event
-from vectide.codecs.debezium import NEW_KEY_HEADER, OLD_KEY_HEADER, UNAVAILABLE, ignored_reason, is_signal
+from vectide.codecs.debezium import (
+    NEW_KEY_HEADER,
+    OLD_KEY_HEADER,
+    UNAVAILABLE,
+    ignored_reason,
+    is_signal,
+    offloaded_in,
+)
 from vectide.codecs.flattened import is_document, is_row, read_row
 from vectide.codecs.json_rows import JsonRows
 from vectide.codecs.json_text import is_wrapped, json_type, refuse, schema_in, without_bom
@@ -190,6 +197,7 @@ class DebeziumJson:
             self._rows.key_in_header(record, OLD_KEY_HEADER) if op == "c" else None,
             position_of(source),
             is_document=isinstance(after, str),
+            offloaded=offloaded_in(after, unavailable),
         )
 
     def _deleted(
@@ -306,6 +314,7 @@ class DebeziumJson:
             old_key,
             row.position,
             document_like,
+            offloaded_in(row.columns, unavailable),
         )
 
     def _key_or_none(self, record: Record) -> Columns | None:

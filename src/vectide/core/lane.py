@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from vectide.core.completion import completed
@@ -232,4 +232,6 @@ def merge(entries: Sequence[Entry]) -> Merged:
 def _follow(earlier: Upserted | Deleted, later: Upserted | Deleted) -> Upserted | Deleted:
     if isinstance(later, Deleted) or isinstance(earlier, Deleted) or not later.unavailable:
         return later
-    return completed(later, earlier.columns)
+    followed = completed(later, earlier.columns)
+    passed = earlier.offloaded & followed.unavailable
+    return replace(followed, offloaded=followed.offloaded | passed) if passed else followed

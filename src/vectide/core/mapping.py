@@ -147,6 +147,12 @@ class TableMapping:
         """Whether stored values may complete a change."""
         return "stored" in self.on_incomplete
 
+    @cached_property
+    def hands_over(self) -> bool:
+        """Whether the point of a row tells values that may complete a change of another row: the one that
+        the row became when its primary key changed."""
+        return self.uses_stored and (self.keeps_values or self.store_text or bool(self.metadata))
+
     @property
     def rereads(self) -> bool:
         """Whether the source may be asked for what a change lacks."""

@@ -206,7 +206,8 @@ def _relation(one: SourcePosition | None, other: SourcePosition | None) -> Order
 class Upserted:
     """The row exists and has these columns.
 
-    ``columns`` lacks the names in ``unavailable``: the source did not send their (unchanged) value.
+    ``columns`` lacks the names in ``unavailable``: the source did not send their (unchanged) value. Of those
+    in ``offloaded``, which are among them, it put the value elsewhere: that may be a new one.
     ``key`` is None when the Kafka key was null; the mapping may then find the key among the columns.
     ``committed_ms`` is when the source committed it (ms since the epoch), ``source`` where that stands in the
     source's log; None when the event does not say. ``is_document``: it has fields that come and go, instead
@@ -222,6 +223,7 @@ class Upserted:
     old_key: Columns | None = None
     source: SourcePosition | None = None
     is_document: bool = False
+    offloaded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +301,8 @@ class Stamp:
     """What chunk 0 of a row says about the row.
 
     ``chunks``: the row's chunks in order, each as :func:`listed_hash` has it. ``columns``: short hash per
-    mapped column. ``values``: rendered embed columns, when kept and asked for. ``stale``: a newer change of
+    mapped column. ``values``: rendered embed columns, when kept and asked for; then there are also the
+    ``text`` of chunk 0, where it is kept instead of these, and its ``metadata``. ``stale``: a newer change of
     the row was dead-lettered. ``open``: a change of several points is under way or was torn; ``chunks`` then
     lists, after chunk 0 as it is, every later chunk that may exist, and the rest tells of the row before.
     ``ahead``: text of the row was read again from the source, which may have been ahead of the row's changes:
@@ -317,6 +320,8 @@ class Stamp:
     ahead: bool = False
     values: Mapping[str, str | None] | None = None
     mapped: Mapped | None = None
+    text: str | None = None
+    metadata: Mapping[str, Value] | None = None
 
     def is_of(self, digest: str) -> bool:
         """Whether chunk 0 is the text with this :func:`text_hash`, as far as it tells."""
@@ -361,7 +366,13 @@ class Stamp:
         return payload
 
     @classmethod
-    def from_payload(cls, payload: Mapping[str, Value], values: Columns | None = None) -> Stamp:
+    def from_payload(
+        cls,
+        payload: Mapping[str, Value],
+        values: Columns | None = None,
+        text: str | None = None,
+        metadata: Columns | None = None,
+    ) -> Stamp:
         """Read back what :meth:`to_payload` wrote, also that of the next version. Raises KeyError, TypeError
         or ValueError when it is not a stamp."""
         if payload["v"] > STAMP_VERSION + 1:
@@ -385,10 +396,13 @@ class Stamp:
             ahead=bool(payload.get("ahead", False)),
             values=values,
             mapped=None if mapped is None else Mapped(*mapped),
+            text=text,
+            metadata=metadata,
         )
 
 
-_CONTENT: Final = tuple(one.name for one in fields(Stamp) if one.name not in ("position", "values", "mapped"))
+_BESIDE: Final = ("position", "values", "mapped", "text", "metadata")
+_CONTENT: Final = tuple(one.name for one in fields(Stamp) if one.name not in _BESIDE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,11 +128,12 @@ class Known:
     """What is known when planning one change of ``row``.
 
     ``fresh``: nothing stored may complete the change, because it follows a delete of the row or a
-    dead-lettered change that the store has not seen. ``stale``: a newer change of the row was dead-lettered:
-    what is written now says so. ``must_write``: the position has to be written even if nothing else
-    changed, because the change absorbed others that a replay would otherwise apply. ``use_stored``: stored
-    values may stand in for those that the event left out. ``ahead``: text of the change was read again from
-    the source. ``count_tokens``: as the embedder counts. ``mapped``: by what rows are written now.
+    dead-lettered change that the store has not seen, or because a value lies elsewhere. ``stale``: a newer
+    change of the row was dead-lettered: what is written now says so. ``must_write``: the position has to be
+    written even if nothing else changed, because the change absorbed others that a replay would otherwise
+    apply. ``use_stored``: stored values may stand in for those that the event left out. ``ahead``: text of
+    the change was read again from the source. ``count_tokens``: as the embedder counts. ``mapped``: by what
+    rows are written now.
     """
 
     row: Row
@@ -192,6 +193,8 @@ def _plan(change: Upserted | Deleted, known: Known, mapping: TableMapping) -> Pl
 
 
 def _plan_row(change: Upserted, known: Known, mapping: TableMapping) -> Plan:
+    if not change.offloaded.isdisjoint(mapping.mapped_columns):
+        known = replace(known, fresh=True)
     missing = mapping.missing(change)
     if missing:
         return Drift(missing)

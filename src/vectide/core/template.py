@@ -29,6 +29,8 @@ from vectide.core.render import is_blank
 EVENT_FIELDS: Final = ("$table", "$op", "$ts")
 
 _TOKEN: Final = re.compile(r"\{\{|\}\}|\[\[|\]\]|\{[^{}\n]*\}|[{}\[\]]|[^{}\[\]]+")
+#: Stands for a column's text; no such text holds it.
+_ANY: Final = "\0"
 _DOUBLED: Final = {"{{": "{", "}}": "}", "[[": "[", "]]": "]"}
 _STRAY: Final = {
     "{": "this brace is never closed, or holds a brace or a line break; write {{ for a literal one",
@@ -138,6 +140,15 @@ class Template:
             if not any(missing):
                 pieces.extend(text or "" for text in texts)
         return "".join(pieces).strip()
+
+    def value_in(self, text: str) -> str | None:
+        """The text of the only column, such that :meth:`render` makes ``text`` of it; None where the
+        template has other columns or event fields, or does not make such a text."""
+        if len(self.columns) != 1 or self.fields:
+            return None
+        before, _, after = self.render(dict.fromkeys(self.columns, _ANY), {}).partition(_ANY)
+        value = text.removeprefix(before).removesuffix(after)
+        return value if self.render(dict.fromkeys(self.columns, value), {}) == text else None
 
     def _all_fields(self) -> Iterator[Field]:
         for part in self.parts:

@@ -258,6 +258,8 @@ def _lacks_columns(entry: Entry) -> bool:
 
 
 def _may_need_values(work: Work) -> bool:
-    """Whether the text may have to be rebuilt from the stored columns."""
-    change = work.merged.change
-    return isinstance(change, Upserted) and bool(change.unavailable)
+    """Whether what the store keeps may have to make up for what the change lacks."""
+    change, mapping = work.merged.change, work.lane.mapping
+    if mapping is None or not isinstance(change, Upserted) or not change.unavailable:
+        return False
+    return mapping.keeps_values or work.moved_from is not None

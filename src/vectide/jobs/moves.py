@@ -2,9 +2,9 @@
 
 The source tells such a change as a delete that names the new key, its tombstone, and a create that names the
 old one and lacks the big values that did not change. The old row's point is then the only place where these
-are. So the delete (and the tombstone) hold back, within their lane alone, until the create has settled: its
-text is then safe under the new key, whatever happens to this process. A create that does not come, because
-its key lies in another partition or it was left out, is waited for a few seconds.
+are. So the delete (and the tombstone) hold back, within their lane alone, until the create has settled: what
+it took over is then safe under the new key, whatever happens to this process. A create that does not come,
+because its key lies in another partition or it was left out, is waited for a few seconds.
 
 It cannot lock up. A create waits for older records only, and a delete for the create right behind it.
 """
@@ -32,8 +32,7 @@ class Moves:
         mapping = entry.lane.mapping
         match entry.change:
             case Deleted(new_key=new_key) if new_key is not None and mapping is not None:
-                # A row that keeps no values has nothing to hand over.
-                entry.holds = mapping.keeps_values and mapping.row_at(new_key) not in (None, row)
+                entry.holds = mapping.hands_over and mapping.row_at(new_key) not in (None, row)
             case Upserted(old_key=old_key) if old_key is not None and mapping is not None:
                 old = mapping.row_at(old_key)
                 if old is not None and old != row:
@@ -52,17 +51,17 @@ class Moves:
             and entry.lane is create.lane
             and _new_row(entry) == row
         ]
-        lacks_text = _lacks_text(create)
+        lacks_values = _lacks_values(create)
         for delete in deletes:
-            delete.holds = lacks_text
+            delete.holds = lacks_values
             delete.awaited_by = row
-        if lacks_text:
+        if lacks_values:
             create.takes_from = [(old, delete) for delete in deletes]
             return None
         return queue
 
     def origin_of(self, work: Work) -> Origin | None:
-        """The row whose text may complete the work's change; None when it is complete, or it is too late."""
+        """The row whose point may complete the work's change; None when it is complete, or it is too late."""
         create = work.merged.moved_here
         change = work.merged.change
         if create is None or not isinstance(change, Upserted) or not change.unavailable:
@@ -132,8 +131,8 @@ def _new_row(delete: Entry) -> Row | None:
     return mapping.row_at(change.new_key)
 
 
-def _lacks_text(create: Entry) -> bool:
+def _lacks_values(create: Entry) -> bool:
     change, mapping = create.change, create.lane.mapping
     if not isinstance(change, Upserted) or mapping is None:
         return False
-    return not change.unavailable.isdisjoint(mapping.embed_columns)
+    return not change.unavailable.isdisjoint(mapping.compared_columns)

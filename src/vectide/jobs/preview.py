@@ -195,7 +195,8 @@ class Previewer:
         if isinstance(planned, Incomplete) and mapping.rereads and self._rules.can_reread:
             seen = replace(seen, decision=Decision.REREAD)
         try:
-            shown = self._shown(seen, made_legal(planned, self._rules.capabilities))
+            planned = made_legal(planned, self._rules.capabilities)
+            shown = self._shown(seen, planned)
         except ValueRefused as refused:
             shown = replace(seen, decision=Decision.DEAD_LETTER, reason="value_refused", detail=str(refused))
         self._stamps[row] = _left(shown.decision, planned, stamp)
@@ -282,12 +283,13 @@ def _left(decision: Decision, planned: Plan, stamp: Stamp | None) -> Stamp | Non
     if decision in (Decision.DEAD_LETTER, Decision.REREAD):
         return None if stamp is None else replace(stamp, stale=True)
     match planned:
-        case EmbedText(points, head=None):
-            return replace(planned.stamp, values=points[0].values)
-        case EmbedText(head=PatchMetadata(stamp=new, values=values)):
-            return _patched(new, values, stamp)
-        case PatchMetadata(stamp=new, values=values):
-            return _patched(new, values, stamp)
+        case EmbedText(points, head=None, keep=keep):
+            metadata = _merged(points[0].metadata, keep, stamp)
+            return replace(planned.stamp, values=points[0].values, text=points[0].text, metadata=metadata)
+        case EmbedText(head=PatchMetadata() as patch):
+            return _patched(patch, stamp)
+        case PatchMetadata():
+            return _patched(planned, stamp)
         case RemoveRow():
             return None
         case MarkStale(new):
@@ -296,8 +298,16 @@ def _left(decision: Decision, planned: Plan, stamp: Stamp | None) -> Stamp | Non
             return stamp
 
 
-def _patched(new: Stamp, values: Mapping[str, str | None] | None, old: Stamp | None) -> Stamp:
-    return replace(new, values=values if values is not None or old is None else old.values)
+def _patched(patch: PatchMetadata, old: Stamp | None) -> Stamp:
+    assert old is not None
+    values = old.values if patch.values is None else patch.values
+    metadata = _merged(patch.metadata, patch.keep, old)
+    return replace(patch.stamp, values=values, text=old.text, metadata=metadata)
+
+
+def _merged(new: Mapping[str, Value], keep: frozenset[str], old: Stamp | None) -> Mapping[str, Value]:
+    stored = {} if old is None or old.metadata is None else old.metadata
+    return {**new, **{name: stored[name] for name in keep if name in stored}}
 
 
 def _changed(tail: Tail | None) -> tuple[str, ...]:

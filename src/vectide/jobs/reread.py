@@ -81,7 +81,7 @@ class ReRead:
             refused = [
                 f"{name}: {read.refused[name]}" for name in missing_columns(work) if name in read.refused
             ]
-            more = completed(change, row)
+            more = completed(change, row, present=True)
             told = change.unavailable - more.unavailable
             work.reread = Reread(why="; ".join(refused), columns=told)
             if more is not change:

@@ -119,8 +119,8 @@ class PgVectorStore:
             ids = [row.head_id for row in rows]
         with self._on_collection(collection, deadline) as (link, statements):
             query = statements.stamps_and_values if values else statements.stamps
-            found = {id_: (stamp, kept) for id_, stamp, kept in link.execute(query, [ids])}
-        return [_stamp(*found.get(id_, (None, None))) for id_ in ids]
+            found = {id_: columns for id_, *columns in link.execute(query, [ids])}
+        return [_stamp(*found.get(id_, (None,))) for id_ in ids]
 
     def search(
         self, collection: str, vector: Vector, limit: int, deadline: Deadline, filters: Mapping[str, Value]
@@ -218,11 +218,11 @@ class PgVectorStore:
 create = PgVectorStore
 
 
-def _stamp(payload: Mapping[str, Value] | None, kept: Mapping[str, str | None] | None) -> Stamp | None:
+def _stamp(payload: Mapping[str, Value] | None, *kept: Any) -> Stamp | None:
     if payload is None:
         return None
     try:
-        return Stamp.from_payload(payload, kept)
+        return Stamp.from_payload(payload, *kept)
     except (KeyError, ValueError, TypeError) as error:
         detail = f"a point's stamp cannot be read: {error}"
         raise AdapterError(Failure(Kind.OPERATOR, "stamp_unreadable", detail)) from None
@@ -231,4 +231,4 @@ def _stamp(payload: Mapping[str, Value] | None, kept: Mapping[str, str | None] |
 def _stored(columns: Sequence[Any]) -> Stored:
     id_, table, key, chunk, text, text_hash, metadata, stamp, embedding = columns
     vector = None if embedding is None else embedding.to_numpy().astype(np.float32)
-    return Stored(id_, Row(table, key), chunk, text, text_hash, metadata, _stamp(stamp, None), vector)
+    return Stored(id_, Row(table, key), chunk, text, text_hash, metadata, _stamp(stamp), vector)

@@ -242,9 +242,10 @@ class Statements:
             " {table} WHERE row_id = %(row_id)s AND NOT EXISTS (SELECT FROM head))"
             " SELECT EXISTS (SELECT FROM head)"
         ).format(table=table, newer=_newer("%(stamp)s::jsonb"))
-        self.stamps = SQL("SELECT id::text, stamp, NULL FROM {} WHERE id = ANY(%s::uuid[])").format(table)
+        self.stamps = SQL("SELECT id::text, stamp FROM {} WHERE id = ANY(%s::uuid[])").format(table)
         self.stamps_and_values = SQL(
-            "SELECT id::text, stamp, kept_columns FROM {} WHERE id = ANY(%s::uuid[])"
+            "SELECT id::text, stamp, kept_columns, CASE WHEN kept_columns IS NULL THEN text END, metadata"
+            " FROM {} WHERE id = ANY(%s::uuid[])"
         ).format(table)
         self.count = SQL("SELECT count(*) FROM {}").format(table)
         self.scan = SQL(_SCAN).format(table=table, embedding=SQL("NULL"))

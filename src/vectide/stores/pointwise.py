@@ -167,13 +167,14 @@ def read_stamp(payload: Mapping[str, Value] | None) -> Stamp | None:
 
 
 def stamps_of(rows: Sequence[Row], held: Mapping[str, Held], *, values: bool) -> list[Stamp | None]:
-    """The stamps of the rows' chunks 0, in order, with the kept columns when asked for."""
+    """The stamps of the rows' chunks 0, in order, with what is kept beside them when asked for."""
     found: list[Stamp | None] = []
     for row in rows:
         head = held.get(row.head_id)
         stamp = None if head is None else head.point.stamp
         if stamp is not None and head is not None and values:
-            stamp = replace(stamp, values=head.values)
+            text = head.point.text if head.values is None else None
+            stamp = replace(stamp, values=head.values, text=text, metadata=head.point.metadata)
         found.append(stamp)
     return found
 

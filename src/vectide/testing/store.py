@@ -128,12 +128,7 @@ class MemoryStore:
     ) -> Sequence[Stamp | None]:
         """As :meth:`vectide.ports.Store.stamps`."""
         heads = [self._collection(collection).head(row) for row in rows]
-        return [
-            replace(head.point.stamp, values=head.values if values else None)
-            if head is not None and head.point.stamp is not None
-            else None
-            for head in heads
-        ]
+        return [None if head is None else _stamp_of(head, values=values) for head in heads]
 
     def search(
         self, collection: str, vector: Vector, limit: int, deadline: Deadline, filters: Mapping[str, Value]
@@ -295,7 +290,15 @@ def _merged(new: Mapping[str, Value], old: _Held | None, keep: frozenset[str]) -
 
 
 def _bare(stamp: Stamp | None) -> Stamp | None:
-    return None if stamp is None else replace(stamp, values=None)
+    return None if stamp is None else replace(stamp, values=None, text=None, metadata=None)
+
+
+def _stamp_of(head: _Held, *, values: bool) -> Stamp | None:
+    stamp = head.point.stamp
+    if stamp is None or not values:
+        return stamp
+    text = head.point.text if head.values is None else None
+    return replace(stamp, values=head.values, text=text, metadata=head.point.metadata)
 
 
 def _check_vector(vector: Vector, dimensions: int) -> None:
