@@ -24,12 +24,14 @@ Vector = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One point of the store: the primary key of its row, and what a person sees of it."""
+    """One point of the store: the primary key of its row, and what a person sees of it. ``ahead``: its text
+    may be that of a later version of the row."""
 
     key: Key
     text: str
     metadata: Mapping[str, Any]
     vector: Vector
+    ahead: bool = False
 
 
 def should_be(source: psycopg.Connection[Any], table: Table, dimensions: int) -> dict[Key, Found]:
@@ -48,11 +50,13 @@ def should_be(source: psycopg.Connection[Any], table: Table, dimensions: int) ->
 
 def read_store(store: psycopg.Connection[Any], table: Table) -> list[Found]:
     """Every point of the table's collection, by plain SQL, as any user of the database could read it."""
-    query = sql.SQL("SELECT row_key, text, metadata, embedding::real[] FROM {} ORDER BY row_key, chunk")
+    query = sql.SQL(
+        "SELECT row_key, text, metadata, embedding::real[], stamp ? 'ahead' FROM {} ORDER BY row_key, chunk"
+    )
     rows = store.execute(query.format(sql.Identifier(table.name))).fetchall()
     return [
-        Found(table.key_of(json.loads(key)), text, metadata, np.asarray(embedding, dtype=np.float32))
-        for key, text, metadata, embedding in rows
+        Found(table.key_of(json.loads(key)), text, metadata, np.asarray(embedding, dtype=np.float32), ahead)
+        for key, text, metadata, embedding, ahead in rows
     ]
 
 

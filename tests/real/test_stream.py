@@ -31,7 +31,7 @@ from vectide.testing.embedding_server import EmbeddingServer
 SEED = int(os.environ.get("VECTIDE_REAL_SEED", "20260114"))
 DIMENSIONS = 64
 GROUP = "vectide-real"
-DEAD_LETTERS = "vectide.dlq"
+DEAD_LETTERS = "stream.dlq"
 KILLS = 3
 TRANSACTIONS = 3000
 QUIET_TRANSACTIONS = 600
@@ -42,7 +42,7 @@ PROBE = "dimension"
 
 #: Two connectors, so that both spellings of JSON and different partition counts pass through one service.
 SHOP = Connector(
-    "shop",
+    "mall",
     database="source",
     tables=(PRODUCTS.name, ORDER_LINES.name, BARRIER),
     schemas=True,
@@ -110,11 +110,11 @@ class Scene:
     def __init__(self, stack: RealStack, server: EmbeddingServer, summary: Summary):
         self.stack, self.server, self.summary = stack, server, summary
         with psycopg.connect(stack.postgres.dsn, autocommit=True) as admin:
-            for database in ("source", "vectors"):
+            for database in ("source", "stream_vectors"):
                 admin.execute(f"CREATE DATABASE {database}".encode())
         self.source = psycopg.connect(make_conninfo(stack.postgres.dsn, dbname="source"))
         source_dsn = make_conninfo(stack.postgres.tcp_dsn, dbname="source")
-        self._store_dsn = make_conninfo(stack.postgres.dsn, dbname="vectors")
+        self._store_dsn = make_conninfo(stack.postgres.dsn, dbname="stream_vectors")
         self.store = psycopg.connect(self._store_dsn, autocommit=True)
         self.kafka = Kafka(stack.broker.bootstrap)
         self.kafka.create_topic(DEAD_LETTERS)
@@ -201,10 +201,13 @@ class Scene:
 
     def texts_stored(self) -> dict[RowId, str]:
         """The text of every row in the store, once the dead service's last transactions have ended."""
-        others = "SELECT 1 FROM pg_stat_activity WHERE datname = 'vectors' AND pid <> pg_backend_pid()"
+        others = "SELECT 1 FROM pg_stat_activity WHERE datname = 'stream_vectors' AND pid <> pg_backend_pid()"
         wait_until("the store is left alone", lambda: not self.store.execute(others).fetchall(), PATIENCE_S)
         return {
-            (table.name, point.key): point.text for table in TABLES for point in read_store(self.store, table)
+            (table.name, point.key): point.text
+            for table in TABLES
+            for point in read_store(self.store, table)
+            if not point.ahead  # what came before that text may still have to be embedded
         }
 
     def dead_letters(self) -> list[str]:

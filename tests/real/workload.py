@@ -8,7 +8,7 @@ text names its row and is never used again after it was replaced, unless a chang
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -71,9 +71,11 @@ class Workload:
         self._former: dict[str, list[Row]] = {table.name: [] for table in TABLES}
         self._serial = 0
         self.held: dict[RowId, list[str | None]] = {}
-        #: The titles that each doc has had, and every body with all titles before it.
+        #: The titles that each doc has had, every body with all titles before it, and the docs that may have
+        #: been missing in the store when an event came that left their body out.
         self._titles: dict[Key, list[str]] = {}
-        self._mixed: set[str] = set()
+        self._mixed: dict[Key, set[str]] = defaultdict(set)
+        self._read_again: set[Key] = set()
         self.kinds: Counter[str] = Counter()
 
     # --- running it --------------------------------------------------------------------------------------
@@ -136,6 +138,8 @@ class Workload:
             if change.table is DOCS:
                 self._account_ahead(change.key, change.row)
         gone = change.row is None or change.table.gone(change.row)
+        if gone and change.table is DOCS:
+            self._read_again.add(change.key)
         text = None if gone or change.row is None else change.table.text(change.row)
         history = self.held.setdefault((change.table.name, change.key), [None])
         if history[-1] != text:
@@ -143,13 +147,16 @@ class Workload:
 
     def _account_ahead(self, key: Key, row: Row) -> None:
         titles = self._titles.setdefault(key, [])
-        self._mixed.update(DOCS.text({**row, "title": title}) for title in titles)
+        self._mixed[key].update(DOCS.text({**row, "title": title}) for title in titles)
         titles.append(row["title"])
 
     def ahead(self) -> set[str]:
-        """Texts that no row ever had, and that one may have in the store for a while: the title of an event
-        with the body of a later one, because the body was not in the event and was read from the source."""
-        return self._mixed - {text for texts in self.held.values() for text in texts if text is not None}
+        """Texts that a row may have in the store before their time, or that no row ever had: the title of an
+        event with the body of a later one, because the body was not in the event and was read from the
+        source."""
+        held = {text for texts in self.held.values() for text in texts if text is not None}
+        never = set().union(*self._mixed.values()) - held
+        return never.union(*(self._mixed[key] for key in self._read_again))
 
     # --- choosing rows -----------------------------------------------------------------------------------
 
@@ -277,7 +284,9 @@ class Workload:
 
     def _doc_key(self) -> Sequence[Change]:
         """The body is in the event of neither the old row nor the new one."""
-        return moved(DOCS, self._pick(DOCS), 1_000_000 + self._next())
+        new = 1_000_000 + self._next()
+        self._read_again.add((new,))
+        return moved(DOCS, self._pick(DOCS), new)
 
     def _several_of_one_row(self) -> Sequence[Change]:
         """Born, changed, deleted and born again in one transaction."""
