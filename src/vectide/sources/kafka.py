@@ -312,7 +312,7 @@ class KafkaSource:
             stored = self._commits.stored(partition)
             offset = self._held.started.get(partition) if stored is None else stored
         self._held.rewind(partition, offset)
-        self._commits.forget([partition])
+        self._commits.rewound(partition)
         target = TopicPartition(*partition, OFFSET_BEGINNING if offset is None else offset)
         try:
             self._consumer.seek(target)

@@ -49,6 +49,7 @@ class Commits:
         self._stored: dict[Partition, int] = {}
         #: Partitions whose log begins anew, and from where; until the broker knows.
         self._restarts: dict[Partition, int] = {}
+        self._restart_at_s = 0.0
         self._due = False
         self._due_at_s = 0.0
         self._failures = 0
@@ -61,10 +62,14 @@ class Commits:
         return self._stored.get(partition)
 
     def forget(self, partitions: Iterable[Partition]) -> None:
-        """The partitions are gone, new, or rewound: any position may follow."""
+        """The partitions are gone, or new: any position may follow."""
         for partition in partitions:
-            self._stored.pop(partition, None)
+            self.rewound(partition)
             self._restarts.pop(partition, None)
+
+    def rewound(self, partition: Partition) -> None:
+        """The partition is read again: any position may follow."""
+        self._stored.pop(partition, None)
 
     def restart(self, partition: Partition, position: int) -> None:
         """The log of a partition that is ours begins anew at ``position``: say so, whatever was committed.
@@ -73,16 +78,22 @@ class Commits:
         whoever takes the partition over would go on from there, beyond records that nobody has read.
         """
         self._restarts[partition] = position
-        self._commit_restarts()
+        self._restart_at_s = self._clock.monotonic() + RETRY_FIRST_S
+        error = self._commit_restarts()
+        if error is not None:  # tried again with the next commit
+            self._failed(error, verdict_of(error))
 
-    def _commit_restarts(self) -> None:
+    def _commit_restarts(self) -> KafkaError | None:
+        if not self._restarts:
+            return None
         anew = [TopicPartition(*partition, position) for partition, position in self._restarts.items()]
         try:
             self._consumer.commit(offsets=anew, asynchronous=False)
-        except KafkaException as exception:  # tried again with the next commit
-            self._failed(error_of(exception), verdict_of(error_of(exception)))
-        else:
-            self._restarts.clear()
+        except KafkaException as exception:
+            return error_of(exception)
+        self._restarts.clear()
+        self._due = True  # what was stored meanwhile, and left out
+        return None
 
     def store(self, positions: Mapping[Partition, int]) -> None:
         """Take down positions for the next commit. One that does not move forward is left out."""
@@ -103,9 +114,11 @@ class Commits:
     def send(self) -> None:
         """Start a commit of what is stored, unless one is under way or a failed one is backing off."""
         now = self._clock.monotonic()
-        if self._restarts and now >= self._due_at_s:
-            self._due_at_s = now + RETRY_FIRST_S
-            self._commit_restarts()
+        if self._restarts and now >= self._restart_at_s:
+            self._restart_at_s = now + RETRY_FIRST_S
+            error = self._commit_restarts()
+            if error is not None:
+                self._failed(error, verdict_of(error))
         under_way = self._sent_at_s is not None and now < self._sent_at_s + ANSWER_TIMEOUT_S
         if not self._due or under_way or now < self._due_at_s:
             return
@@ -160,6 +173,9 @@ class Commits:
         raise refused(error, operator=verdict in (Verdict.OPERATOR, Verdict.TOPIC))
 
     def _ask(self) -> KafkaError | None:
+        error = self._commit_restarts()
+        if error is not None:
+            return error
         try:
             self._consumer.commit(asynchronous=False)
         except KafkaException as exception:
