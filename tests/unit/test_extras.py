@@ -1,4 +1,4 @@
-"""What starting needs: nothing but the dependencies, and those of the extras of one store and one embedder."""
+"""What starting needs: the dependencies, and those of the extras of one store and one embedder."""
 
 from __future__ import annotations
 
