@@ -79,6 +79,21 @@ def test_only_chunk_0_of_a_row_that_was_there_is_an_update() -> None:
         assert [write.only_if_present for write in writes if isinstance(write, Put)] == [update_only, False]
 
 
+def test_chunk_0_names_what_it_was_planned_on_where_later_chunks_stay() -> None:
+    tail = Tail(NO_TRIM.stay, MOVE.chunks, TRIM.ids)
+    whole = EmbedText((point("axb", 0, NEW), point("axb", 1)), ("a", "x"), NONE, (1, 1), None, tail)
+    patched = PatchMetadata({"a": 1}, NONE, NEW, tail=tail)
+    for planned, base in [
+        (whole, OLD.position),
+        (patched, OLD.position),
+        (replace(whole, tail=None), None),
+        (replace(patched, tail=None), None),
+    ]:
+        head, *_ = writes_of(planned, ROW, [VECTOR] * 2, AT, base=OLD.position)
+        assert isinstance(head, Put | Patch)
+        assert head.base == base
+
+
 def test_a_table_that_is_not_cut_makes_one_write_of_a_change() -> None:
     assert writes_of(PatchMetadata({"a": 1}, NONE, NEW), ROW, [], AT) == [PATCH]
     assert writes_of(MarkStale(NEW, "why"), ROW, [], AT) == [Mark(ROW, NEW)]
