@@ -500,12 +500,16 @@ def test_chunks_that_shall_stay_are_those_that_were_looked_up(points: Points) ->
     one, before = row(1), stamp(5).position
     points.write(put(one, 5), put_chunk(one, 1, text="b"))
     points.write(put(one, 7, text="other"), trim(one, "b"))
-    late = [replace(put(one, 9), base=before), trim(one, stay=("b",))]
-    patched = [replace(patch(one, 9, text="other"), base=before), patch_chunks(one, ("b", 1), metadata={})]
-    for writes in (late, [*patched, trim(one, stay=("b",))]):
+    stays: list[Write] = [patch_chunks(one, ("b", 1), metadata={}), trim(one, stay=("b",))]
+    for head in (put(one, 9), patch(one, 9, text="other")):
+        writes = [replace(head, base=before), *stays]
         assert points.write(*writes, put(row(2), 1)) == [MISSING] * len(writes) + [APPLIED]
     assert chunks_of(points, one) == {0: ("other", {})}
-    now = [replace(put(one, 9), base=stamp(7).position), put_chunk(one, 1), trim(one, stay=("more 1",))]
+    now: list[Write] = [
+        replace(put(one, 9), base=stamp(7).position),
+        put_chunk(one, 1),
+        trim(one, stay=("more 1",)),
+    ]
     assert points.write(*now) == [APPLIED] * 3
     assert points.write(*now) == [APPLIED] * 3  # an answer that was lost
     points.write(Remove(one, (one.head_id,)))

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from vectide.core.chunkdiff import Tail
-from vectide.core.model import Point, Row, Stamp, listed_hash, text_hash
+from vectide.core.model import Point, Position, Row, Stamp, listed_hash, text_hash
 from vectide.core.opening import opened
-from vectide.core.planner import EmbedText, MarkStale, PatchMetadata, RemoveRow, Skip
+from vectide.core.planner import EmbedText, MarkStale, PatchMetadata, Plan, RemoveRow, Skip
 from vectide.jobs.steps import Step, steps_of, writes_of
 from vectide.ports import Mark, Patch, PatchChunks, Put, Remove, Trim, Write
 from vectide.testing.points import stamp as stamped
@@ -83,12 +83,13 @@ def test_chunk_0_names_what_it_was_planned_on_where_later_chunks_stay() -> None:
     tail = Tail(NO_TRIM.stay, MOVE.chunks, TRIM.ids)
     whole = EmbedText((point("axb", 0, NEW), point("axb", 1)), ("a", "x"), NONE, (1, 1), None, tail)
     patched = PatchMetadata({"a": 1}, NONE, NEW, tail=tail)
-    for planned, base in [
+    cases: list[tuple[Plan, Position | None]] = [
         (whole, OLD.position),
         (patched, OLD.position),
         (replace(whole, tail=None), None),
         (replace(patched, tail=None), None),
-    ]:
+    ]
+    for planned, base in cases:
         head, *_ = writes_of(planned, ROW, [VECTOR] * 2, AT, base=OLD.position)
         assert isinstance(head, Put | Patch)
         assert head.base == base

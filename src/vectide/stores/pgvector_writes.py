@@ -66,7 +66,7 @@ class Batch:
         """From here on chunk 0 of these rows stays as it is: what was planned on another one is not made."""
         if not row_ids:
             return
-        held = dict(link.execute(statements.lock, [sorted(row_ids)]).fetchall())
+        held: dict[str, Value] = dict(link.execute(statements.lock, [sorted(row_ids)]).fetchall())
         for i, write in enumerate(self._writes):
             if isinstance(write, Put | Patch) and write.base is not None:
                 at = held.get(self._parameters[i]["row_id"])
