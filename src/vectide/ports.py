@@ -19,6 +19,7 @@ from vectide.core.failures import Failure
 from vectide.core.filters import FilterField
 from vectide.core.model import Change, Columns, Point, Position, Record, Row, Stamp, Value
 from vectide.core.replays import Answer, Request
+from vectide.core.value import value
 from vectide.core.values import normalise
 
 #: One vector: shape ``(dimensions,)``, float32.
@@ -65,7 +66,7 @@ class Clock(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Deadline:
     """One point in time shared by the steps of one operation, instead of a time-out for each.
 
@@ -308,7 +309,7 @@ class CollectionSpec:
     filters: tuple[FilterField, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Put:
     """Write the whole point: vector, metadata (replacing what was there), text, stamp, values.
 
@@ -323,7 +324,7 @@ class Put:
     only_if_present: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Patch:
     """Give an existing chunk 0 new metadata and a new stamp; vector and text stay.
 
@@ -340,7 +341,7 @@ class Patch:
     values: Mapping[str, str | None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PatchChunks:
     """Give existing later chunks of the row new metadata (as :class:`Patch` does) and their index.
 
@@ -353,7 +354,7 @@ class PatchChunks:
     keep: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Trim:
     """Remove later chunks of the row: those of ``ids``, which may exist, and, where the store finds them
     without being told their ids, all others that are not in ``stay``. Chunk 0 is left alone."""
@@ -363,7 +364,7 @@ class Trim:
     stay: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Remove:
     """Remove every point of the row: those of ``ids`` (chunk 0 first), and, where the store finds them
     without being told their ids, all others. ``position``: that of the change for which they go, compared
@@ -374,7 +375,7 @@ class Remove:
     position: Position | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Mark:
     """Give an existing chunk-0 point a new stamp; everything else stays."""
 
@@ -397,7 +398,7 @@ class Effect(Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """The effect of one write of a batch."""
 
@@ -463,7 +464,7 @@ class Hit:
     metadata: Mapping[str, Value]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stored:
     """One point as a scan sees it; ``stamp`` is set on chunk 0, ``vector`` only when asked for."""
 
@@ -724,7 +725,7 @@ class Log(Protocol):
 # --- executor -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Completion:
     """A finished call: exactly one of ``result`` and ``error`` means something. ``done`` is to be called
     with this completion by the thread that owns the state."""
