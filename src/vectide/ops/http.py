@@ -49,14 +49,18 @@ def build_app(
     """
 
     async def livez(_request: Request) -> Response:
+        """Alive? 503 only while the main loop stands still, which a restart mends. The answer is JSON:
+        `live`, `ready`, `state`, and the `reason` where there is one."""
         now = health()
         return _answer(now, ok=now.live)
 
     async def readyz(_request: Request) -> Response:
+        """Ready? 503 while it starts, is halted or stops. The answer is that of `/livez`."""
         now = health()
         return _answer(now, ok=now.ready)
 
     async def metrics(_request: Request) -> Response:
+        """All metrics, in the Prometheus text format."""
         return Response(exposition(), headers={"content-type": exposition_type})
 
     app = Starlette(
