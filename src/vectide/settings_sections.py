@@ -352,6 +352,14 @@ class HttpSettings(Section):
     token: Credential | None = Field(
         default=None, description="Bearer token demanded everywhere except /livez, /readyz and /metrics."
     )
+    certificate_path: str | None = Field(
+        default=None,
+        description="PEM file with the certificate to serve, its chain included: then HTTPS is spoken and "
+        "nothing else. Read again when it changes.",
+    )
+    key_path: str | None = Field(
+        default=None, description="PEM file with the certificate's key, without a password."
+    )
 
 
 class LimitsSettings(Section):
