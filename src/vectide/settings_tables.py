@@ -170,7 +170,7 @@ class TableSettings(Section):
     )
     tenant: Name | None = Field(
         default=None,
-        description="Column that says whose a row is: it is metadata, as text, and the store keeps the rows of "
+        description="Column that says whose a row is: it is metadata, as text, and the store keeps rows of "
         "a tenant together.",
     )
     soft_delete: Annotated[SoftDeleteSettings, BeforeValidator(_soft_delete)] | None = Field(
