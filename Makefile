@@ -32,7 +32,7 @@ test: setup ## unit, contract, pipeline and simulation tests (ARGS= goes to pyte
 
 .PHONY: test-real
 test-real: setup ## the service on a real Kafka, Connect, Debezium, registry, PostgreSQL and MariaDB; needs Java 17 and Maven
-	@$(BIN)/python -m pytest -m real -rs tests/real $(ARGS)
+	@$(BIN)/python -m pytest -m "real and not nightly" -rs tests/real $(ARGS)
 
 .PHONY: image
 image: ## build deploy/Dockerfile without a container engine (root on Debian), and say where it was unpacked
@@ -101,7 +101,7 @@ site: setup ## the docs as a site, in build/site; a link or heading that there i
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 .PHONY: nightly
-nightly: setup ## whatever takes longer: the real stack, many more simulated seeds, every planted defect, the benchmark
+nightly: setup ## whatever takes longer: the real stack, replicas by lag, many more simulated seeds, every planted defect, the benchmark
 	@$(BIN)/python -m pytest -m nightly
 	@$(MAKE) test-real
 	@$(MAKE) test-image

@@ -65,6 +65,7 @@ STORE_URLS: Final = {
     "chroma": "http://chroma:8000",
     "lancedb": "/var/lib/vectide/vectors",
     "milvus": "http://milvus:19530",
+    "weaviate": "http://weaviate:8080",
 }
 
 _POSTGRES_DSN: Final = re.compile(r"(?i)postgres(ql)?://|\w+\s*=")
