@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from vectide.core.failures import Failure
 from vectide.core.model import Change, Columns, Point, Position, Record, Row, Stamp, Value
+from vectide.core.pace import Allowance
 from vectide.core.replays import Answer, Request
 from vectide.core.value import value
 from vectide.core.values import normalise
@@ -197,11 +198,13 @@ class EmbedderLimits:
 class Embeddings:
     """The answer to one call: one vector per text, in the order of the texts.
 
-    ``tokens`` is what the provider billed, None when it does not say.
+    ``tokens`` is what the provider billed, ``allowance`` what is left of its limits; None when it does not
+    say.
     """
 
     vectors: Matrix
     tokens: int | None = None
+    allowance: Allowance | None = None
 
 
 class Embedder(Protocol):
