@@ -37,7 +37,7 @@ from vectide.testing.store import CAPABILITIES
 SECOND = (PRODUCTS.source, 1)
 PEOPLE = (USERS.source, 0)
 TIMEOUT = Failure(Kind.TRANSIENT, "timeout")
-ONE_CALL_OF_TEN: dict[str, Any] = {"embed": BatchLimits(items=10), "embed_concurrency": 1}
+ONE_CALL_OF_TEN: dict[str, Any] = {"embedding": {"batch": BatchLimits(items=10), "concurrency": 1}}
 
 
 def log_of(*changes: Change | None) -> Log:
@@ -427,10 +427,8 @@ def test_a_store_that_takes_ten_seconds_for_a_write_holds_up_the_intake_and_noth
     pump = Pump(
         log_of(*(upsert(key, f"text {key}") for key in range(1000))),
         records_in_flight=200,
-        embed=BatchLimits(items=batch),
-        embed_concurrency=calls,
-        write=BatchLimits(items=batch),
-        write_concurrency=writes,
+        embedding={"batch": BatchLimits(items=batch), "concurrency": calls},
+        storing={"write": BatchLimits(items=batch), "write_concurrency": writes},
         busy_wait_s=0.05,
     )
     pump.executor.takes_s["write"] = 10.0
@@ -455,7 +453,7 @@ def test_no_call_is_larger_than_the_provider_or_the_settings_allow(items: int, w
     pump = Pump(
         log_of(*(upsert(key, f"{'long ' * (key % 5)}text {key}") for key in range(100))),
         limits=EmbedderLimits(max_items=4, max_tokens=12),
-        embed=BatchLimits(items=items, weight=weight),
+        embedding={"batch": BatchLimits(items=items, weight=weight)},
     )
     pump.run()
     most, heaviest = min(items, 4), min(weight or 12, 12)

@@ -60,15 +60,18 @@ class Condition:
 OK = Condition()
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Station(Generic[T]):
-    """``random`` returns [0, 1) and jitters the back-off. ``concurrency`` bounds the calls in flight."""
+    """``random`` returns [0, 1) and jitters the back-off. ``concurrency`` bounds the calls in flight.
+    ``provider`` or ``store`` is the name of what is called, where there may be several."""
 
     name: str
     limits: BatchLimits
     concurrency: int
     random: Callable[[], float]
     policy: FailurePolicy = DEFAULT_POLICY
+    provider: str = ""
+    store: str = ""
     in_flight: list[Unit[T]] = field(default_factory=list)
     _batcher: Batcher[T] = field(init=False)
     _retries: list[Unit[T]] = field(default_factory=list)
@@ -82,6 +85,16 @@ class Station(Generic[T]):
 
     def __post_init__(self) -> None:
         self._batcher = Batcher(self.limits)
+
+    @property
+    def full_name(self) -> str:
+        """What is done, and by whom."""
+        return " ".join(filter(None, (self.name, self.provider, self.store)))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Of its metrics."""
+        return {"station": self.name, "provider": self.provider, "store": self.store}
 
     @property
     def queued(self) -> int:

@@ -11,27 +11,28 @@ from vectide.core.planner import EmbedText
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
 from vectide.jobs.parts import Parts
+from vectide.jobs.routes import Provider
 from vectide.jobs.rows import Rows
 from vectide.jobs.work import TextItem, Verdict, Work
 from vectide.ports import Deadline, Embeddings, Vector
 
 
 class Embed:
-    """``write`` takes on the works whose vectors are all there."""
+    """The texts for one provider. ``write`` takes on the works whose vectors are all there."""
 
     def __init__(
         self,
         parts: Parts,
         caller: Caller,
         rows: Rows,
+        provider: Provider,
         station: Station[TextItem],
-        timeout_s: float,
         write: Callable[[Work], None],
     ) -> None:
         self._parts = parts
         self._caller = caller
         self._rows = rows
-        self._timeout_s = timeout_s
+        self._provider = provider
         self._write = write
         self.station = station
         self._items: dict[str, TextItem] = {}
@@ -42,7 +43,7 @@ class Embed:
             self._rows.forget(work)  # nobody has paid for it yet: the next owner will
             return
         longest = max(planned.tokens)
-        limit = self._parts.embedder.limits.max_text_tokens
+        limit = self._provider.embedder.limits.max_text_tokens
         if limit is not None and longest > limit:
             detail = f"{longest} tokens; the model takes {limit}"
             self._rows.poison(work, Verdict("text_too_long", "plan", detail))
@@ -68,13 +69,13 @@ class Embed:
         items = list(unit.items)
         for item in items:
             item.in_flight = True
-        parts = self._parts
+        clock, provider = self._parts.clock, self._provider
 
         def call() -> Embeddings | None:
             if not any(item.held for item in items):
                 return None
-            deadline = Deadline.after(parts.clock, self._timeout_s)
-            return parts.embedder.embed([item.text for item in items], deadline)
+            deadline = Deadline.after(clock, provider.timeout_s)
+            return provider.embedder.embed([item.text for item in items], deadline)
 
         def succeed(embeddings: Embeddings | None) -> None:
             self._arrived(unit, items, embeddings)
