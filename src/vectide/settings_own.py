@@ -31,9 +31,10 @@ _REFERENCE: Final = re.compile(r"\$\{(\w+)\}")
 
 #: The sections of which a table may have its own, and what they hold.
 OWN_SECTIONS: Final[Mapping[str, type[Section]]] = {"embedder": EmbedderSettings, "store": StoreSettings}
+_READ: Final[Mapping[str, type[Section]]] = {**OWN_SECTIONS, "source": SourceSettings}
 _VARIABLES: Final[Mapping[str, Mapping[str, Variable]]] = {
     name: {variable.field: variable for variable in variables_of("", name, model)}
-    for name, model in [*OWN_SECTIONS.items(), ("source", SourceSettings)]
+    for name, model in _READ.items()
 }
 #: Where a section's client connects to, and what is only for the address that it was given for.
 _ADDRESSES: Final = frozenset({"base_url", "dsn", "url"})

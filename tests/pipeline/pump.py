@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from tests.routes import shared_route
-
 from vectide.core import signals
 from vectide.core.failures import Failure, Kind
 from vectide.core.mapping import MetadataField, TableMapping
@@ -20,7 +18,7 @@ from vectide.core.template import Template
 from vectide.embedders.hashing import HashingEmbedder
 from vectide.jobs.parts import Parts, StreamPolicy
 from vectide.jobs.routes import Provider as CalledProvider
-from vectide.jobs.routes import Routes, Target
+from vectide.jobs.routes import Route, Routes, Target
 from vectide.jobs.stream import Stream
 from vectide.ports import (
     AdapterError,
@@ -441,8 +439,8 @@ class Events:
 
 class Pump:
     """One process: a stream and the parts around it. The log and the store may be those of an earlier one.
-    ``embedding`` and ``storing``: how provider and store are called; ``others``: the way of the rows of
-    tables that go elsewhere.
+    ``embedding`` and ``storing``: how provider and store are called; ``others``: the way of the rows
+    of tables that go elsewhere, given that of those that do not.
 
     Every step checks that the books balance (invariant 12) and that no commit passes what is unsettled
     (invariant 1).
@@ -459,7 +457,7 @@ class Pump:
         now_s: float = VirtualClock.now_s,
         embedding: Mapping[str, Any] = NOTHING,
         storing: Mapping[str, Any] = NOTHING,
-        others: Routes = NOTHING,
+        others: Callable[[Route], Routes] = lambda usual: {},
         **policy: Any,
     ) -> None:
         self.log = log
@@ -473,12 +471,14 @@ class Pump:
         self.telemetry = Counters()
         self.events = Events()
         by_topic = {mapping.source: mapping for mapping in tables}
-        called = CalledProvider("models", self.provider, **embedding)
+        usual = Route(
+            CalledProvider("models", self.provider, **embedding), Target("store", self.store, **storing)
+        )
         parts = Parts(
             source=self.source,
             decode=lambda record: self.log.decode(record),
             mapping_of=by_topic.get,
-            routes={**shared_route(tables, called, Target("store", self.store, **storing)), **others},
+            routes={**{mapping.table: usual for mapping in tables}, **others(usual)},
             dead_letters=self.letters,
             executor=self.executor,
             clock=self.clock,
