@@ -18,6 +18,7 @@ import numpy.typing as npt
 from vectide.core.failures import Failure
 from vectide.core.model import Change, Columns, Point, Position, Record, Row, Stamp, Value
 from vectide.core.replays import Answer, Request
+from vectide.core.value import value
 from vectide.core.values import normalise
 
 #: One vector: shape ``(dimensions,)``, float32.
@@ -64,7 +65,7 @@ class Clock(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Deadline:
     """One point in time shared by the steps of one operation, instead of a time-out for each.
 
@@ -303,7 +304,7 @@ class CollectionSpec:
     metric: str = "cosine"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Put:
     """Write the whole point: vector, metadata (replacing what was there), text, stamp, values.
 
@@ -318,7 +319,7 @@ class Put:
     only_if_present: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Patch:
     """Give an existing chunk 0 new metadata and a new stamp; vector and text stay.
 
@@ -335,7 +336,7 @@ class Patch:
     values: Mapping[str, str | None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PatchChunks:
     """Give existing later chunks of the row new metadata (as :class:`Patch` does) and their index.
 
@@ -348,7 +349,7 @@ class PatchChunks:
     keep: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Trim:
     """Remove later chunks of the row: those of ``ids``, which may exist, and, where the store finds them
     without being told their ids, all others that are not in ``stay``. Chunk 0 is left alone."""
@@ -358,7 +359,7 @@ class Trim:
     stay: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Remove:
     """Remove every point of the row: those of ``ids`` (chunk 0 first), and, where the store finds them
     without being told their ids, all others. ``position``: that of the change for which they go, compared
@@ -369,7 +370,7 @@ class Remove:
     position: Position | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Mark:
     """Give an existing chunk-0 point a new stamp; everything else stays."""
 
@@ -392,7 +393,7 @@ class Effect(Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """The effect of one write of a batch."""
 
@@ -457,7 +458,7 @@ class Hit:
     metadata: Mapping[str, Value]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stored:
     """One point as a scan sees it; ``stamp`` is set on chunk 0, ``vector`` only when asked for."""
 
@@ -718,7 +719,7 @@ class Log(Protocol):
 # --- executor -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Completion:
     """A finished call: exactly one of ``result`` and ``error`` means something. ``done`` is to be called
     with this completion by the thread that owns the state."""

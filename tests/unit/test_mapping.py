@@ -1,5 +1,6 @@
 """What a table takes from its rows: identity, text, metadata, soft deletes."""
 
+import json
 import uuid
 from collections.abc import Mapping
 from decimal import Decimal
@@ -16,6 +17,7 @@ from vectide.core.mapping import (
     TableMapping,
     canonical_key,
     metadata_hash,
+    value_hash,
 )
 from vectide.core.model import DecodeError, Deleted, Row, Upserted, short_hash
 from vectide.core.template import Template
@@ -326,6 +328,23 @@ def test_the_metadata_hash_follows_names_and_values_and_not_their_order() -> Non
     assert metadata_hash(one, hashes) != metadata_hash(fields(a="y", b="x"), hashes)
     assert metadata_hash(one, hashes) != metadata_hash(one, hashes | {"b": "9"})
     assert metadata_hash(one, {"a": "1"}) == metadata_hash(fields(a="x"), {"a": "1"})
+
+
+@given(st.dictionaries(st.text(min_size=1), st.none() | st.integers() | st.text(), max_size=5))
+def test_the_metadata_hash_is_that_of_the_canonical_json_for_ever(metadata: dict[str, Any]) -> None:
+    """Every row in every store has one: another spelling would patch them all."""
+    hashes = {name: value_hash(value) for name, value in metadata.items()}
+    named = [MetadataField(name, name) for name in metadata]
+    spelt = json.dumps(sorted(map(list, hashes.items())), separators=(",", ":"), ensure_ascii=False)
+    assert metadata_hash(named, hashes) == short_hash(spelt)
+
+
+@given(st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text(), max_size=3))
+def test_a_key_is_spelt_the_same_for_ever(key: dict[str, Any]) -> None:
+    """Every point's id derives from it."""
+    assert Row.of("docs", key).key == json.dumps(
+        key, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
 
 
 def test_a_stored_hash_stands_in_for_an_unavailable_value() -> None:

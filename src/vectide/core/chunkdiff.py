@@ -7,12 +7,11 @@ a text which the row holds as a later chunk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from vectide.core.model import Row, Stamp
+from vectide.core.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tail:
     """The later chunks of a row.
 
@@ -25,7 +24,7 @@ class Tail:
     gone: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Difference:
     """``ids``: of all points of the row. ``missing``: indexes of the chunks that no point holds, in order."""
 

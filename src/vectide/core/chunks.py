@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vectide.core.graphemes import is_inside_character
+from vectide.core.value import value
 
 #: Part of the layout of every table that is cut into chunks.
 CHUNKER_VERSION: Final = 1
@@ -62,7 +63,7 @@ class Chunking:
         return f"{CHUNKER_VERSION}:{self.tokens}:{self.overlap}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Chunk:
     """A piece of a text, and its tokens as they were counted (None: they were not)."""
 

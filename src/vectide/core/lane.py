@@ -15,6 +15,7 @@ from vectide.core.completion import completed
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Deleted, Position, Record, Row, SourcePosition, Upserted
 from vectide.core.tracker import Tracker
+from vectide.core.value import value
 
 
 @dataclass(eq=False, slots=True)
@@ -191,7 +192,7 @@ class RowQueue:
         return taken
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Merged:
     """Several changes of one row as one.
 

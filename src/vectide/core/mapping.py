@@ -361,11 +361,10 @@ class TableMapping:
 def metadata_hash(fields: Iterable[MetadataField], hashes: Mapping[str, str]) -> str:
     """Identity of a row's metadata, from the hash of each source: a stored hash can stand in for the value
     of an unavailable column. Fields whose source has no hash do not count."""
-    return short_hash(
-        canonical_json(
-            sorted([field.name, hashes[field.source]] for field in fields if field.source in hashes)
-        )
-    )
+    pairs = sorted((field.name, hashes[field.source]) for field in fields if field.source in hashes)
+    # The canonical JSON of the pairs, spelt here: it is made for every change.
+    spelt = ",".join([f'[{canonical_json(name)},"{digest}"]' for name, digest in pairs])
+    return short_hash(f"[{spelt}]")
 
 
 def canonical_key(value: Value) -> Value:

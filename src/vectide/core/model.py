@@ -16,6 +16,8 @@ from functools import cached_property
 from json.encoder import encode_basestring
 from typing import Any, Final, NamedTuple
 
+from vectide.core.value import value
+
 #: A decoded column value: what JSON can say (numbers stay exact), nothing else.
 Value = Any
 Columns = Mapping[str, Value]
@@ -32,7 +34,7 @@ RESERVED_NAMES: Final = frozenset({STAMP_KEY, TEXT_KEY})
 STAMP_VERSION: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Record:
     """What Kafka delivered, byte for byte.
 
@@ -71,6 +73,10 @@ def canonical_json(value: Value) -> str:
         return encode_basestring(value)
     if type(value) is int:
         return int.__repr__(value)
+    if type(value) is dict and len(value) == 1:  # most primary keys
+        ((name, only),) = value.items()
+        if type(name) is str:
+            return f"{{{encode_basestring(name)}:{canonical_json(only)}}}"
     return _CANONICAL.encode(value)
 
 
@@ -153,7 +159,7 @@ class SourcePosition(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Position:
     """Where a change stands in a log of Kafka's. ``log`` is the topic's id where the broker tells it, else
     its name. ``source``: where it stands in the log of its source, None when the event does not tell.
@@ -202,7 +208,7 @@ def _relation(one: SourcePosition | None, other: SourcePosition | None) -> Order
 # --- changes --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Upserted:
     """The row exists and has these columns.
 
@@ -226,7 +232,7 @@ class Upserted:
     offloaded: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Deleted:
     """The row is gone. ``new_key`` is set when it went because its primary key changed to that one."""
 
@@ -237,14 +243,14 @@ class Deleted:
     source: SourcePosition | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Truncated:
     """Every row of the source table is gone."""
 
     committed_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ignored:
     """Not about a row: heartbeat, transaction marker and the like. ``reason`` is from a closed set."""
 
@@ -296,7 +302,7 @@ class Mapped(NamedTuple):
         return self.mapping != other.mapping and self.since_ms > other.since_ms
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stamp:
     """What chunk 0 of a row says about the row.
 
@@ -405,7 +411,7 @@ _BESIDE: Final = ("position", "values", "mapped", "text", "metadata")
 _CONTENT: Final = tuple(one.name for one in fields(Stamp) if one.name not in _BESIDE)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Point:
     """One point as the store shall hold it, except its vector.
 

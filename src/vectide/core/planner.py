@@ -7,7 +7,7 @@ and says nothing about what was written.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from vectide.core.chunkdiff import Tail, difference
@@ -27,17 +27,18 @@ from vectide.core.model import (
     listed_hash,
     text_hash,
 )
+from vectide.core.value import value
 from vectide.core.where import WhereMismatch
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Skip:
     """Nothing to do; ``reason`` is from a closed set."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PatchMetadata:
     """No text is new: new metadata and stamp, no embedding, no vector on the wire.
 
@@ -52,7 +53,7 @@ class PatchMetadata:
     tail: Tail | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EmbedText:
     """Texts are new: embed the text of each point, then write the points and what else changes of the row.
 
@@ -74,7 +75,7 @@ class EmbedText:
         return stamp
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RemoveRow:
     """The row must have no points; ``reason``: deleted, soft_deleted, filtered or empty_text."""
 
@@ -82,7 +83,7 @@ class RemoveRow:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MarkStale:
     """Nothing to change but the mark: a newer change of the row was dead-lettered. ``reason`` is that of
     the :class:`Skip` which it replaces."""
@@ -91,21 +92,21 @@ class MarkStale:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Incomplete:
     """The text or metadata cannot be built: these columns are unavailable and nothing holds their value."""
 
     columns: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Drift:
     """The event lacks mapped columns altogether: the source's schema and the configuration disagree."""
 
     columns: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unfit:
     """The row can never be stored as it is. ``cause`` and ``detail`` are what its dead letter says."""
 
@@ -113,7 +114,7 @@ class Unfit:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outranked:
     """Another mapping wrote the row, a later one: it takes a process with that one to apply the change."""
 
@@ -123,7 +124,7 @@ class Outranked:
 Plan = Skip | PatchMetadata | EmbedText | RemoveRow | MarkStale | Incomplete | Drift | Unfit | Outranked
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Known:
     """What is known when planning one change of ``row``.
 
@@ -157,7 +158,7 @@ class Known:
         return stamp
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Content:
     """What the change makes of the row. ``rendered``: the embed columns' texts, as far as they are known."""
 

@@ -36,6 +36,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -62,6 +63,10 @@ class _Limits:
     nul_in_text: bool
 
 
+#: A process has those of its stores, and asks for every record.
+_limits = lru_cache(_Limits)
+
+
 def normalise(
     metadata: Mapping[str, Value],
     *,
@@ -76,7 +81,7 @@ def normalise(
     Idempotent, and leaves its argument alone. Raises :class:`ValueRefused` for the first name that cannot
     be stored.
     """
-    limits = _Limits(max_integer, nul_in_text)
+    limits = _limits(max_integer, nul_in_text)
     legal: dict[str, Value] = {}
     for name, given in metadata.items():
         try:
@@ -95,7 +100,7 @@ def normalise(
 def check_text(name: str, text: str, *, nul_in_text: bool) -> None:
     """Raise :class:`ValueRefused` when a store cannot hold ``text`` under ``name`` as it is."""
     try:
-        _check_text(text, _Limits(0, nul_in_text))
+        _check_text(text, _limits(0, nul_in_text))
     except _Refusal as refusal:
         raise ValueRefused(name, str(refusal)) from None
 

@@ -171,7 +171,7 @@ class LookUp:
         lane, change = work.lane, work.merged.change
         if lane.is_replay or lane.mapping is None or not isinstance(change, Upserted):
             return False
-        if work.plan == Skip("already_applied"):
+        if isinstance(work.plan, Skip) and work.plan.reason == "already_applied":
             return False  # it says nothing of today's documents
         stored = {} if work.stamp is None else work.stamp.columns
         vanished = self._vanishing.met(work.row, change, lane.mapping, stored)

@@ -17,16 +17,17 @@ removal  chunk 0 is marked open; later chunks are removed; chunk 0 is removed
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from vectide.core.chunkdiff import Tail
 from vectide.core.model import Position, Row, Stamp, Value
 from vectide.core.opening import opened
 from vectide.core.planner import EmbedText, MarkStale, PatchMetadata, Plan, RemoveRow
+from vectide.core.value import value
 from vectide.ports import Mark, Patch, PatchChunks, Put, Remove, Trim, Vector, Write
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Step:
     """Writes of one row that may be made in any order. ``leaves``: the row's stamp when they are done."""
 

@@ -15,6 +15,7 @@ import numpy as np
 from vectide.core.chunks import MAX_CHUNKS
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import Order, Position, Row, Stamp, Value
+from vectide.core.value import value
 from vectide.core.values import same_value
 from vectide.ports import (
     APPLIED,
@@ -52,7 +53,7 @@ CAPABILITIES: Final = Capabilities(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Held:
     """One point with everything that was written of it."""
 
