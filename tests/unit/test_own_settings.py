@@ -201,7 +201,7 @@ def test_what_does_not_fit_together_is_refused_where_the_table_says_it(own: Any,
 
 
 def test_a_table_that_must_be_read_again_needs_a_source_of_its_own_or_of_all() -> None:
-    steps = {"on_incomplete": ["reread", "dead-letter"]}
+    steps: dict[str, Any] = {"on_incomplete": ["reread", "dead-letter"]}
     assert problems_of(**steps) == [
         "tables.docs.on_incomplete: reread needs VECTIDE_SOURCE__DSN, or the table's source_dsn"
     ]
