@@ -7,6 +7,7 @@ from collections.abc import Callable
 from vectide.core import signals
 from vectide.core.failures import Failure
 from vectide.core.model import Position, Row
+from vectide.core.pace import Charge, Pace
 from vectide.core.planner import EmbedText
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
@@ -33,6 +34,7 @@ class Embed:
         self._caller = caller
         self._rows = rows
         self._provider = provider
+        self._pace = station.pace = Pace(provider.rates)
         self._write = write
         self.station = station
         self._items: dict[str, TextItem] = {}
@@ -60,6 +62,11 @@ class Embed:
             self._items[point.text_hash] = item
             self.station.add(item, item.tokens, self._caller.now())
 
+    @property
+    def held_s(self) -> float:
+        """Seconds until the provider's limits allow the next call."""
+        return max(0.0, self._pace.free_s - self._caller.now())
+
     def start(self, unit: Unit[TextItem]) -> None:
         """Send the unit's texts that somebody still wants."""
         unit.items = [item for item in unit.items if self._is_wanted(item)]
@@ -69,6 +76,7 @@ class Embed:
         items = list(unit.items)
         for item in items:
             item.in_flight = True
+        charge = self._pace.depart(sum(item.tokens for item in items), self._caller.now())
         clock, provider = self._parts.clock, self._provider
 
         def call() -> Embeddings | None:
@@ -78,9 +86,10 @@ class Embed:
             return provider.embedder.embed([item.text for item in items], deadline)
 
         def succeed(embeddings: Embeddings | None) -> None:
-            self._arrived(unit, items, embeddings)
+            self._arrived(unit, items, charge, embeddings)
 
         def fail(failure: Failure) -> None:
+            self._pace.ended(charge)
             self._failed(unit, items, failure)
 
         self._caller.start(self.station, unit, call, succeed, fail)
@@ -109,11 +118,15 @@ class Embed:
             del self._items[item.digest]
         return bool(item.waiters)
 
-    def _arrived(self, unit: Unit[TextItem], items: list[TextItem], answer: Embeddings | None) -> None:
+    def _arrived(
+        self, unit: Unit[TextItem], items: list[TextItem], charge: Charge, answer: Embeddings | None
+    ) -> None:
         if answer is None:
+            self._pace.undo(charge)
             self.station.withdraw(unit)
             self._not_sent(items)
             return
+        self._pace.answered(charge, self._caller.now(), answer.tokens, answer.allowance)
         self.station.succeeded(unit)
         if answer.tokens is not None:
             self._parts.telemetry.count(signals.EMBED_TOKENS, answer.tokens)

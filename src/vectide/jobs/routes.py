@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from vectide.core.batcher import BatchLimits
+from vectide.core.pace import Rates
 from vectide.ports import Embedder, RowReader, Store
 
 
@@ -23,13 +24,15 @@ class Provider:
     batch: BatchLimits = field(default=BatchLimits(items=64, weight=None, linger_s=0.5))
     concurrency: int = 8
     timeout_s: float = 30.0
+    rates: Rates = field(default=Rates())
 
     @property
     def limits(self) -> BatchLimits:
         """What one call carries: as much as wanted, and as the provider takes."""
         wanted, most = self.batch, self.embedder.limits
-        weights = [weight for weight in (wanted.weight, most.max_tokens) if weight is not None]
-        return replace(wanted, items=min(wanted.items, most.max_items), weight=min(weights, default=None))
+        known = (wanted.weight, most.max_tokens, self.rates.call_tokens)
+        weight = min((tokens for tokens in known if tokens is not None), default=None)
+        return replace(wanted, items=min(wanted.items, most.max_items), weight=weight)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
