@@ -356,16 +356,19 @@ def collections_of(settings: Settings, routes: Routes) -> Sequence[Collection]:
         if mapping.table not in routes:
             continue
         target, embedder = routes[mapping.table].target, routes[mapping.table].provider.embedder
-        spec = CollectionSpec(mapping.collection, embedder.dimensions, embedder.space)
+        spec = CollectionSpec(
+            mapping.collection, embedder.dimensions, embedder.space, filters=mapping.filters
+        )
         at = (target, mapping.collection)
         known = found.setdefault(at, Collection(target, spec))
-        if known.spec != spec:
+        if (known.spec.space, known.spec.dimensions) != (spec.space, spec.dimensions):
             problems.append(
                 f"tables.{mapping.table}.collection: table {known.tables[0]} fills {mapping.collection} with "
                 f"vectors of {known.spec.space}, and this one with vectors of {spec.space}: "
                 "give it a collection of its own"
             )
-        found[at] = replace(known, tables=(*known.tables, mapping.table))
+        filters = tuple({by.name: by for by in (*known.spec.filters, *spec.filters)}.values())
+        found[at] = Collection(target, replace(known.spec, filters=filters), (*known.tables, mapping.table))
     if problems:
         raise SettingsError(problems)
     return list(found.values())
