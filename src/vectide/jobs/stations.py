@@ -202,6 +202,7 @@ class Stations:
             self._parts.telemetry.gauge(signals.STATION_IN_FLIGHT, running, **alike[0].labels)
         for embed in self._embeds.values():
             embed.publish()
+        self.rows.savings.publish()
 
     # --- wiring -----------------------------------------------------------------------------------------
 
