@@ -40,7 +40,9 @@ _VARIABLES: Final[Mapping[str, Mapping[str, Variable]]] = {
 _ADDRESSES: Final = frozenset({"base_url", "dsn", "url"})
 _OF_ADDRESS: Final = frozenset({"api_key", "ca_file", *_ADDRESSES})
 #: What is only for the model that it was given for.
-_OF_MODEL: Final = frozenset({"deployment", "dimensions", "text_tokens", "tokenizer"})
+_OF_MODEL: Final = frozenset(
+    {"deployment", "dimensions", "requests_per_minute", "text_tokens", "tokenizer", "tokens_per_minute"}
+)
 
 Values = Mapping[str, Any]
 

@@ -68,7 +68,7 @@ OK = Condition()
 @dataclass(eq=False, slots=True)
 class Station(Generic[T]):
     """``random`` returns [0, 1) and jitters the back-off. ``provider`` or ``store`` is the name of what is
-    called, where there may be several. ``pace``: how fast it may be called; the caller tells it of each call.
+    called, where there may be several. ``pace``: how fast it may be called, told of each call by the caller.
 
     ``concurrency`` bounds the calls in flight. A peer that asks to slow down gets half as many of them, and
     one more for each round of calls that succeed. Batches that are too large for the peer are halved, those

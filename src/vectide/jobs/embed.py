@@ -64,6 +64,11 @@ class Embed:
             self._items[point.text_hash] = item
             self.station.add(item, item.tokens, self._caller.now())
 
+    @property
+    def held_s(self) -> float:
+        """Seconds until the provider's limits allow the next call."""
+        return max(0.0, self._pace.free_s - self._caller.now())
+
     def start(self, unit: Unit[TextItem]) -> None:
         """Send the unit's texts that somebody still wants."""
         unit.items = [item for item in unit.items if self._is_wanted(item)]
@@ -96,13 +101,6 @@ class Embed:
         for item in list(self._items.values()):
             if not item.in_flight:
                 self._forget_waiters(item)
-
-    def publish(self) -> None:
-        """Set the gauges."""
-        telemetry, provider = self._parts.telemetry, self._provider.name
-        telemetry.gauge(signals.EMBED_ALLOWED, self.station.allowed, provider=provider)
-        held_s = max(0.0, self._pace.free_s - self._caller.now())
-        telemetry.gauge(signals.EMBED_HELD, held_s, provider=provider)
 
     def under_way(self) -> dict[str, list[tuple[Row, Position]]]:
         """Hash of each text that waits for its vector or travels, and the changes that it is for."""

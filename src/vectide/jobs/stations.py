@@ -195,13 +195,15 @@ class Stations:
         by_name: dict[str, list[Station[Any]]] = {}
         for station in self._all():
             by_name.setdefault(station.full_name, []).append(station)
+        telemetry = self._parts.telemetry
         for alike in by_name.values():
             queued = sum(station.queued for station in alike)
             running = sum(len(station.in_flight) for station in alike)
-            self._parts.telemetry.gauge(signals.STATION_QUEUED, queued, **alike[0].labels)
-            self._parts.telemetry.gauge(signals.STATION_IN_FLIGHT, running, **alike[0].labels)
-        for embed in self._embeds.values():
-            embed.publish()
+            telemetry.gauge(signals.STATION_QUEUED, queued, **alike[0].labels)
+            telemetry.gauge(signals.STATION_IN_FLIGHT, running, **alike[0].labels)
+        for provider, embed in self._embeds.items():
+            telemetry.gauge(signals.EMBED_ALLOWED, embed.station.allowed, provider=provider.name)
+            telemetry.gauge(signals.EMBED_HELD, embed.held_s, provider=provider.name)
         self.rows.savings.publish()
 
     # --- wiring -----------------------------------------------------------------------------------------
