@@ -363,13 +363,15 @@ def collections_of(settings: Settings, routes: Routes) -> Sequence[Collection]:
         spec = CollectionSpec(mapping.collection, embedder.dimensions, embedder.space)
         at = (target, mapping.collection)
         known = found.setdefault(at, Collection(target, spec))
-        if known.spec != spec:
+        if known.spec.space != spec.space:
             problems.append(
                 f"tables.{mapping.table}.collection: table {known.tables[0]} fills {mapping.collection} with "
                 f"vectors of {known.spec.space}, and this one with vectors of {spec.space}: "
                 "give it a collection of its own"
             )
-        found[at] = replace(known, tables=(*known.tables, mapping.table))
+        filters = {field.name: field for field in (*known.spec.filters, *mapping.filters)}
+        spec = replace(known.spec, filters=tuple(filters.values()))
+        found[at] = replace(known, spec=spec, tables=(*known.tables, mapping.table))
     if problems:
         raise SettingsError(problems)
     return list(found.values())

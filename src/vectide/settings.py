@@ -65,6 +65,7 @@ STORE_URLS: Final = {
     "chroma": "http://chroma:8000",
     "lancedb": "/var/lib/vectide/vectors",
     "milvus": "http://milvus:19530",
+    "weaviate": "http://weaviate:8080",
 }
 
 _POSTGRES_DSN: Final = re.compile(r"(?i)postgres(ql)?://|\w+\s*=")
@@ -331,6 +332,7 @@ def _contradictions(values: _Values, tables: Tables, own: Mapping[str, OwnValues
                 yield from check(said.over(section, values[section]), lambda field: path + field)  # noqa: B023
     yield from _source_contradictions(values["source"], tables, own)
     yield from registry_contradictions(f"{PREFIX}REGISTRY__", values["registry"])
+    yield from _http_contradictions(values["http"])
     topics: tuple[str, ...] = values["kafka"].get("topics", ())
     yield from _topic_contradictions(topics, tables)
     yield from _loops(values["dlq"], topics, tables)
@@ -348,6 +350,12 @@ def _embedder_contradictions(given: Mapping[str, Any], name: Callable[[str], str
         unless = f", unless {name('base_url')} names a server that needs none"
         unless = unless if kind == "openai" else ""
         yield f"{name('api_key')}: required with the {kind} embedder{unless}"
+
+
+def _http_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
+    for name, other in (("certificate_path", "key_path"), ("key_path", "certificate_path")):
+        if given.get(name) and not given.get(other):
+            yield f"{PREFIX}HTTP__{other.upper()}: required with {PREFIX}HTTP__{name.upper()}"
 
 
 def _store_contradictions(given: Mapping[str, Any], name: Callable[[str], str]) -> Iterator[str]:
