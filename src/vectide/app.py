@@ -14,6 +14,7 @@ from vectide.core.failures import Kind
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, DecodeError, Record, Upserted
 from vectide.core.pace import Rates
+from vectide.core.prices import usd_per_million_tokens
 from vectide.deadletters import KafkaDeadLetters
 from vectide.jobs.executor import SystemClock
 from vectide.jobs.parts import StreamPolicy
@@ -320,7 +321,10 @@ def routes_of(settings: Settings, given: Dependencies) -> Routes:
 def _provider(given: EmbedderSettings, name: str, embedder: Embedder) -> Provider:
     batch = BatchLimits(given.batch_items, given.batch_tokens, given.linger_ms / 1000)
     rates = Rates(given.requests_per_minute, given.tokens_per_minute)
-    return Provider(name, embedder, batch, given.concurrency, given.timeout_s, rates)
+    price = given.usd_per_million_tokens
+    if price is None:
+        price = usd_per_million_tokens(given.kind, given.model)
+    return Provider(name, embedder, batch, given.concurrency, given.timeout_s, rates, price)
 
 
 def _target(given: StoreSettings, name: str, store: Store) -> Target:
