@@ -209,6 +209,8 @@ def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) ->
     registry = built("VECTIDE_REGISTRY__URL", lambda: build_registry(settings))
     if embedder is not None:
         problems += chunk_problems(settings, embedder)
+    if store is not None:
+        problems += vector_problems(settings, store)
     if problems or embedder is None or store is None or source is None or dead_letters is None:
         # Kafka's properties are refused by both of its clients.
         raise SettingsError(list(dict.fromkeys(problems)))
@@ -269,13 +271,33 @@ def policy_of(settings: Settings) -> StreamPolicy:
 
 def collections_of(settings: Settings, embedder: Embedder) -> Mapping[str, CollectionSpec]:
     """What each collection must be."""
-    filters: dict[str, dict[str, FilterField]] = {}
-    for mapping in settings.mappings:
-        filters.setdefault(mapping.collection, {}).update({field.name: field for field in mapping.filters})
     return {
-        name: CollectionSpec(name, embedder.dimensions, embedder.space, filters=tuple(of.values()))
-        for name, of in filters.items()
+        mapping.collection: CollectionSpec(
+            mapping.collection,
+            embedder.dimensions,
+            embedder.space,
+            filters=_filters_of(settings, mapping.collection),
+            vector=mapping.vector,
+        )
+        for mapping in settings.mappings
     }
+
+
+def _filters_of(settings: Settings, collection: str) -> tuple[FilterField, ...]:
+    """The names by which any of the collection's tables is filtered."""
+    filling = [mapping for mapping in settings.mappings if mapping.collection == collection]
+    return tuple({field.name: field for mapping in filling for field in mapping.filters}.values())
+
+
+def vector_problems(settings: Settings, store: Store) -> list[str]:
+    """Tables that name a vector where points have one without a name."""
+    if store.capabilities.named_vectors:
+        return []
+    return [
+        f"tables.{mapping.table}.vector: points have one vector in {store.capabilities.kind}: leave it out"
+        for mapping in settings.mappings
+        if mapping.vector is not None
+    ]
 
 
 def check_topics(settings: Settings, source: KafkaSource, deadline: Deadline) -> None:
