@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from vectide import __version__, codecs, embedders, stores
 from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import Kind
+from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, DecodeError, Record, Upserted
 from vectide.core.pace import Rates
 from vectide.deadletters import KafkaDeadLetters
@@ -307,7 +309,8 @@ def routes_of(settings: Settings, given: Dependencies) -> Routes:
     for table in settings.tables:
         by, to, source = (settings.embedder_of(table), settings.store_of(table), settings.source_of(table))
         if by not in providers:
-            called = _unique(f"{by.kind}/{by.model}" if by.model else by.kind, table, providers.values())
+            model = Path(by.model or "").name if by.kind == "onnx" else by.model
+            called = _unique(f"{by.kind}/{model}" if model else by.kind, table, providers.values())
             providers[by] = _provider(by, called, given.embedders[table])
         if to not in targets:
             targets[to] = _target(to, _unique(to.kind, table, targets.values()), given.stores[table])
@@ -347,6 +350,20 @@ class Collection:
     tables: tuple[str, ...] = ()
 
 
+def spec_of(settings: Settings, mapping: TableMapping, embedder: Embedder) -> CollectionSpec:
+    """What the table's collection must be, when its embedder is prepared."""
+    filters = {
+        by.name: by
+        for other in settings.mappings
+        if (other.collection, settings.store_of(other.table))
+        == (mapping.collection, settings.store_of(mapping.table))
+        for by in other.filters
+    }
+    return CollectionSpec(
+        mapping.collection, embedder.dimensions, embedder.space, filters=tuple(filters.values())
+    )
+
+
 def collections_of(settings: Settings, routes: Routes) -> Sequence[Collection]:
     """What each collection of these tables must be, when their embedders are prepared. Raises SettingsError
     for tables that fill one with vectors of different spaces."""
@@ -356,19 +373,16 @@ def collections_of(settings: Settings, routes: Routes) -> Sequence[Collection]:
         if mapping.table not in routes:
             continue
         target, embedder = routes[mapping.table].target, routes[mapping.table].provider.embedder
-        spec = CollectionSpec(
-            mapping.collection, embedder.dimensions, embedder.space, filters=mapping.filters
-        )
+        spec = spec_of(settings, mapping, embedder)
         at = (target, mapping.collection)
         known = found.setdefault(at, Collection(target, spec))
-        if (known.spec.space, known.spec.dimensions) != (spec.space, spec.dimensions):
+        if known.spec != spec:
             problems.append(
                 f"tables.{mapping.table}.collection: table {known.tables[0]} fills {mapping.collection} with "
                 f"vectors of {known.spec.space}, and this one with vectors of {spec.space}: "
                 "give it a collection of its own"
             )
-        filters = tuple({by.name: by for by in (*known.spec.filters, *spec.filters)}.values())
-        found[at] = Collection(target, replace(known.spec, filters=filters), (*known.tables, mapping.table))
+        found[at] = replace(known, tables=(*known.tables, mapping.table))
     if problems:
         raise SettingsError(problems)
     return list(found.values())

@@ -30,6 +30,7 @@ from vectide.app import (
     newest_records,
     once,
     routes_of,
+    spec_of,
     unknown_columns,
 )
 from vectide.core.mapping import TableMapping
@@ -367,8 +368,7 @@ def _stored(
     if not request.stored:
         return lambda _collection, _row: None
     (mapping,) = (mapping for mapping in settings.mappings if mapping.table == table)
-    spec = CollectionSpec(mapping.collection, embedder.dimensions, embedder.space)
-    if not _exists(store, spec, Deadline.after(_CLOCK, request.timeout_s)):
+    if not _exists(store, spec_of(settings, mapping, embedder), Deadline.after(_CLOCK, request.timeout_s)):
         return lambda _collection, _row: None
 
     def ask(collection: str, row: Row) -> Stamp | None:
@@ -387,12 +387,14 @@ def _tables(settings: Settings) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """A query: its text, the table or the collection (neither: the only one), metadata that must be equal."""
+    """A query: its text, the table or the collection (neither: the only one), metadata that must be equal,
+    and whose rows (None: everybody's)."""
 
     text: str
     table: str | None = None
     collection: str | None = None
     filters: Mapping[str, Value] | None = None
+    tenant: str | None = None
     limit: int = 10
     timeout_s: float = 10.0
 
@@ -404,6 +406,7 @@ def search(settings: Settings, request: SearchRequest) -> Sequence[Hit]:
         raise SettingsError(["the text to search for is blank"])
     mapping = _searched(settings, request)
     collection, kind = mapping.collection, settings.store_of(mapping.table).kind
+    filters = {**(request.filters or {}), **_tenant(mapping, request.tenant)}
     deadline = Deadline.after(_CLOCK, request.timeout_s)
     with ExitStack() as stack:
         made, kept = _made(settings, [mapping.table], stack)
@@ -411,12 +414,20 @@ def search(settings: Settings, request: SearchRequest) -> Sequence[Hit]:
         if not isinstance(store, Searchable):
             raise StartupRefused(f"the store {kind!r} cannot be searched from here")
         embedder.prepare(deadline)
-        spec = CollectionSpec(collection, embedder.dimensions, embedder.space)
-        if not _exists(store, spec, deadline):
+        if not _exists(store, spec_of(settings, mapping, embedder), deadline):
             raise StartupRefused(f"there is no collection {collection!r} yet: `vectide run` makes it")
         vector = embedder.embed_query(request.text, deadline)
-        filters = request.filters or {}
         return best_chunks(lambda n: store.search(collection, vector, n, deadline, filters), request.limit)
+
+
+def _tenant(mapping: TableMapping, whose: str | None) -> Mapping[str, Value]:
+    """The condition for the rows of one tenant. Raises SettingsError where there are none."""
+    if whose is None:
+        return {}
+    if mapping.tenant is None:
+        problem = f"the collection {mapping.collection} has no tenants: no table of it names a tenant"
+        raise SettingsError([problem])
+    return {mapping.tenant: whose}
 
 
 def best_chunks(search: Callable[[int], Sequence[Hit]], limit: int) -> Sequence[Hit]:
