@@ -98,7 +98,7 @@ docs-check: setup ## verify that those pages are up to date, and that the links 
 
 .PHONY: site
 site: setup ## the docs as a site, in build/site; a link or heading that there is not is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 .PHONY: nightly
 nightly: setup ## whatever takes longer: the real stack, replicas by lag, many more simulated seeds, every planted defect, the benchmark

@@ -265,7 +265,8 @@ class _Environment(PydanticBaseSettingsSource):
         raw, key, _ = self.get_field_value(field, name)
         if raw is None:
             if variable.required and len(self._problems) == before:
-                self._problems.append(f"{key}: required: {variable.meaning}")
+                choices = f" {variable.type_name}" if variable.choices else ""
+                self._problems.append(f"{key}: required: {variable.meaning}{choices}")
             return
         try:
             values[name] = variable.adapter.validate_python(raw.strip())

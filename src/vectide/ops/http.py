@@ -27,6 +27,7 @@ OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics"})
 MAX_HEAD_BYTES: Final = 16 * 2**10
 MAX_BODY_BYTES: Final = 2**20
 
+_KEEP_ALIVE_S: Final = 5
 _START_LIMIT_S: Final = 10.0
 _STOP_LIMIT_S: Final = 3.0
 
@@ -122,6 +123,7 @@ class HttpServer:
             loop="asyncio",
             http=connection,
             h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            timeout_keep_alive=_KEEP_ALIVE_S,
             ws="none",
             lifespan="off",
             interface="asgi3",
