@@ -12,6 +12,7 @@ from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import Kind
 from vectide.core.model import Change, DecodeError, Record, Upserted
+from vectide.core.pace import Rates
 from vectide.deadletters import KafkaDeadLetters
 from vectide.jobs.executor import SystemClock
 from vectide.jobs.parts import StreamPolicy
@@ -251,6 +252,7 @@ def policy_of(settings: Settings) -> StreamPolicy:
         write=write,
         lookup_concurrency=LOOKUP_CONCURRENCY,
         embed_concurrency=embedder.concurrency,
+        embed_rates=Rates(embedder.requests_per_minute, embedder.tokens_per_minute),
         write_concurrency=store.concurrency,
         embed_timeout_s=embedder.timeout_s,
         store_timeout_s=store.timeout_s,

@@ -492,6 +492,31 @@ def test_an_older_removal_leaves_a_row_that_came_back(conditional: Points) -> No
     assert conditional.write(Remove(one, ids, older[0])) == [APPLIED]
 
 
+def test_chunks_that_shall_stay_are_those_that_were_looked_up(points: Points) -> None:
+    """Invariants 3 and 8: where another writer has changed the row since, what stays of it may not be what
+    the change was planned on."""
+    if not points.store.capabilities.atomic_calls:
+        pytest.skip("the store does not claim atomic calls")
+    one, before = row(1), stamp(5).position
+    points.write(put(one, 5), put_chunk(one, 1, text="b"))
+    points.write(put(one, 7, text="other"), trim(one, "b"))
+    stays: list[Write] = [patch_chunks(one, ("b", 1), metadata={}), trim(one, stay=("b",))]
+    for head in (put(one, 9), patch(one, 9, text="other")):
+        writes = [replace(head, base=before), *stays]
+        assert points.write(*writes, put(row(2), 1)) == [MISSING] * len(writes) + [APPLIED]
+    assert chunks_of(points, one) == {0: ("other", {})}
+    now: list[Write] = [
+        replace(put(one, 9), base=stamp(7).position),
+        put_chunk(one, 1),
+        trim(one, stay=("more 1",)),
+    ]
+    assert points.write(*now) == [APPLIED] * 3
+    assert points.write(*now) == [APPLIED] * 3  # an answer that was lost
+    points.write(Remove(one, (one.head_id,)))
+    assert points.write(*now) == [MISSING] * 3
+    assert chunks_of(points, one) == {}
+
+
 # --- updates only ---------------------------------------------------------------------------------------
 
 

@@ -35,7 +35,7 @@ from vectide.core.model import (
     listed_hash,
     text_hash,
 )
-from vectide.ports import Mark, Partition, Patch, Put, Remove, Stored, Write
+from vectide.ports import Partition, Patch, Put, Remove, Stored, Write
 from vectide.testing.fold import Expected, Fold, Leaves, Nothing
 from vectide.testing.store import row_of
 
@@ -271,22 +271,28 @@ class Watch:
         require(same or not back, f"invariant 3: {row} goes back from {newest} to {new.position}")
 
     def _is_late(self, write: Write) -> None:
-        """Is the writer still the owner? Else the store has to refuse what is older than what it holds. What
-        it cannot refuse may come between the look-up and the write of the new owner."""
+        """Is the writer still the owner? Else the store has to refuse whatever would do harm, and what it
+        cannot refuse is what docs/guarantees.md says of a frozen process."""
         row = row_of(write)
         if self._actor is None or self._is_owned(self._actor, row):
             return
         self._visited.add(row)
-        held = self._world.store.stamp_of(row)
-        match write:
-            case Put(Point(stamp=Stamp() as new)) | Patch(stamp=new) | Mark(stamp=new):
-                refused = held is not None and new.position.relation_to(held.position) is Order.OLDER
-            case Remove():
-                refused = False
-            case _:
-                refused = self._scenario.atomic  # with the write to chunk 0 that it travels with
-        if not refused:
+        if self._may_do_harm(row, write):
             self._haunted.add(row)
+
+    def _may_do_harm(self, row: Row, write: Write) -> bool:
+        """Whether nothing keeps this late write from doing harm: the insert of a row that has been removed
+        (or could not be changed) since; and any that is a part of a row where calls are not atomic."""
+        if TABLES[_topic_of(row)].chunking is not None and not self._scenario.atomic:
+            return True
+        match write:
+            case Put(Point(stamp=Stamp() as new), only_if_present=False):
+                mine = new.position
+                since = [
+                    leaves for (_, *at), leaves in self._histories[row] if at > [mine.partition, mine.offset]
+                ]
+                return any(not isinstance(leaves, Expected) or _is_refused(leaves) for leaves in since)
+        return False
 
     # --- invariant 8 ------------------------------------------------------------------------------------
 

@@ -167,8 +167,10 @@ class Statements:
         table = Identifier(schema, shape.name)
         self.shape = shape
         #: Locks chunk 0 of rows. Whoever writes later chunks holds that lock, so that what a statement after
-        #: this one finds of these rows is all that there is of them.
-        self.lock = SQL("SELECT FROM {} WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE").format(table)
+        #: this one finds of these rows is all that there is of them. Answers where they stand.
+        self.lock = SQL(
+            "SELECT id::text, stamp -> 'position' FROM {} WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE"
+        ).format(table)
         #: Chunk 0. Answers a row when it was applied, none when the point holds something newer.
         self.put = SQL(
             "INSERT INTO {table} AS p (id, row_id, source_table, row_key, chunk, text, text_hash, metadata,"
