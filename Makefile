@@ -100,6 +100,10 @@ docs: setup ## write the pages that are made from the code
 docs-check: setup ## verify that those pages are up to date, and that the links between pages lead somewhere
 	@$(BIN)/python -m scripts.generate_docs --check
 
+.PHONY: site
+site: setup ## the docs as a site, in build/site; a link or heading that there is not is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 .PHONY: nightly
 nightly: setup ## whatever takes longer: the real stack, replicas by lag, the chart on a real API server, many more simulated seeds, every planted defect, the benchmark
 	@$(BIN)/python -m pytest -m nightly

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 from pymilvus import MilvusClient
 
@@ -19,11 +20,13 @@ from vectide.stores.lancedb import LanceDbStore
 from vectide.stores.milvus import MilvusStore
 from vectide.stores.pgvector import PgVectorStore
 from vectide.stores.qdrant import QdrantStore
+from vectide.stores.weaviate import WeaviateStore
 from vectide.testing.chroma_server import ChromaServer
 from vectide.testing.milvus_server import MilvusServer
 from vectide.testing.postgres import EmbeddedPostgres
 from vectide.testing.qdrant_server import QdrantServer
 from vectide.testing.store import MemoryStore
+from vectide.testing.weaviate_server import WeaviateServer
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,21 @@ def milvus(request: pytest.FixtureRequest) -> Iterator[Backend]:
         yield Backend(store, connect)
 
 
+@contextmanager
+def weaviate(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Weaviate itself, with no collections."""
+    server: WeaviateServer = request.getfixturevalue("weaviate_server")
+
+    def connect() -> closing[WeaviateStore]:
+        return closing(WeaviateStore(server.url))
+
+    with httpx.Client(base_url=f"{server.url}/v1/schema") as schema:
+        for made in schema.get("").json()["classes"]:
+            schema.delete(f"/{made['class']}").raise_for_status()
+    with connect() as store:
+        yield Backend(store, connect)
+
+
 BACKENDS: dict[str, MakeBackend] = {
     "chroma": chroma,
     "lancedb": lancedb,
@@ -121,10 +139,11 @@ BACKENDS: dict[str, MakeBackend] = {
     "milvus": milvus,
     "pgvector": pgvector,
     "qdrant": qdrant,
+    "weaviate": weaviate,
 }
 
-#: Those whose every test takes a second, for the night.
-_SLOW = frozenset({"milvus"})
+#: Those whose every test takes a second, or whose server has to be built: for the night.
+_SLOW = frozenset({"milvus", "weaviate"})
 
 #: The parameters of a fixture that makes each of them in turn.
 EVERY_BACKEND = [pytest.param(kind, marks=[pytest.mark.nightly] * (kind in _SLOW)) for kind in BACKENDS]

@@ -2,12 +2,16 @@
 started once."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests import weaviate
+from tests.real.jars import StackUnavailable
 
 from vectide.testing.chroma_server import ChromaServer
 from vectide.testing.milvus_server import MilvusServer
+from vectide.testing.weaviate_server import WeaviateServer
 
 # Time limits are pytest's: on a busy machine an example may take long for no fault of its own.
 settings.register_profile("quick", max_examples=200, deadline=None)
@@ -26,4 +30,20 @@ def chroma_server() -> Iterator[ChromaServer]:
 def milvus_server() -> Iterator[MilvusServer]:
     """One Milvus Lite for all tests; they are not alone in it."""
     with MilvusServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def weaviate_program() -> Path:
+    """Weaviate's server, built if need be."""
+    try:
+        return weaviate.fetch()
+    except StackUnavailable as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def weaviate_server(weaviate_program: Path) -> Iterator[WeaviateServer]:
+    """One Weaviate for all tests; they are not alone in it."""
+    with WeaviateServer(weaviate_program) as server:
         yield server

@@ -11,6 +11,7 @@ from vectide import __version__, codecs, embedders, stores
 from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import Kind
+from vectide.core.filters import FilterField
 from vectide.core.model import Change, DecodeError, Record, Upserted
 from vectide.core.pace import Rates
 from vectide.deadletters import KafkaDeadLetters
@@ -268,9 +269,12 @@ def policy_of(settings: Settings) -> StreamPolicy:
 
 def collections_of(settings: Settings, embedder: Embedder) -> Mapping[str, CollectionSpec]:
     """What each collection must be."""
+    filters: dict[str, dict[str, FilterField]] = {}
+    for mapping in settings.mappings:
+        filters.setdefault(mapping.collection, {}).update({field.name: field for field in mapping.filters})
     return {
-        mapping.collection: CollectionSpec(mapping.collection, embedder.dimensions, embedder.space)
-        for mapping in settings.mappings
+        name: CollectionSpec(name, embedder.dimensions, embedder.space, filters=tuple(of.values()))
+        for name, of in filters.items()
     }
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vectide.core.failures import Failure
+from vectide.core.filters import FilterField, tenant_of
 from vectide.core.model import Change, Columns, Point, Position, Record, Row, Stamp, Value
 from vectide.core.pace import Allowance
 from vectide.core.replays import Answer, Request
@@ -281,6 +282,10 @@ class Capabilities:
     #: Lists hold values of one scalar type, at least one: others are written as canonical JSON text, an
     #: empty one is left out.
     uniform_lists: bool = False
+    #: Names that are filtered by get an index of their type; else they are found without one of ours.
+    filter_indexes: bool = False
+    #: How the points of one tenant are found: by a ``partition``, an ``index``, or a ``filter`` as any.
+    tenants: str = "filter"
     #: Vectors of metric cosine come back from a scan with length 1, whatever length they had.
     unit_vectors: bool = False
 
@@ -299,12 +304,20 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class CollectionSpec:
-    """What a collection must be. ``metric`` is ``cosine``, ``dot`` or ``l2``."""
+    """What a collection must be. ``metric`` is ``cosine``, ``dot`` or ``l2``. ``filters``: the metadata that
+    searches filter by, each name once."""
 
     name: str
     dimensions: int
     space: str
     metric: str = "cosine"
+    filters: tuple[FilterField, ...] = ()
+
+    @property
+    def tenant(self) -> str | None:
+        """The one among them that says whose a row is: a text or null. A row that changes it has left its
+        former tenant when the write is confirmed."""
+        return tenant_of(self.filters)
 
 
 @value
@@ -423,7 +436,8 @@ class Store(Protocol):
     def capabilities(self) -> Capabilities: ...
 
     def prepare(self, spec: CollectionSpec, deadline: Deadline) -> None:
-        """Create the collection, or verify that it is what ``spec`` says.
+        """Create the collection, or verify that it is what ``spec`` says. Indexes of its ``filters`` that are
+        missing are made, while others go on writing (for stores that claim ``filter_indexes``).
 
         Raises :class:`StartupRefused` naming both numbers when dimension, metric or space differ, or when
         credentials are refused; :class:`AdapterError` (transient) when the store cannot be reached.

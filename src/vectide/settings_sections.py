@@ -198,9 +198,13 @@ class EmbedderSettings(Section):
     """What turns texts into vectors."""
 
     kind: Annotated[
-        Literal["openai", "azure", "cohere", "voyage", "wordllama", "hashing"], BeforeValidator(_lower)
+        Literal["openai", "azure", "cohere", "voyage", "onnx", "wordllama", "hashing"],
+        BeforeValidator(_lower),
     ] = Field(description="Embedding provider.")
-    model: str | None = Field(default=None, description="Name of the model, as the provider calls it.")
+    model: str | None = Field(
+        default=None,
+        description="Name of the model, as the provider calls it (onnx: the path of its folder).",
+    )
     deployment: str | None = Field(
         default=None, description="Name under which the model is deployed (azure); the model's if not given."
     )
@@ -245,9 +249,9 @@ class EmbedderSettings(Section):
 class StoreSettings(Section):
     """Where the vectors go."""
 
-    kind: Annotated[Literal["pgvector", "qdrant", "chroma", "lancedb", "milvus"], BeforeValidator(_lower)] = (
-        Field(description="Vector store.")
-    )
+    kind: Annotated[
+        Literal["pgvector", "qdrant", "chroma", "lancedb", "milvus", "weaviate"], BeforeValidator(_lower)
+    ] = Field(description="Vector store.")
     dsn: SecretStr | None = Field(default=None, description="How to connect, for stores that speak of a DSN.")
     url: SecretStr | None = Field(
         default=None, description="The same for stores that speak of a URL; give one of the two."
@@ -256,7 +260,8 @@ class StoreSettings(Section):
         default=None, description="Key or token of the store's API (not pgvector, whose DSN has it)."
     )
     ca_file: str | None = Field(
-        default=None, description="Certificates to trust instead of the public ones (qdrant, chroma, milvus)."
+        default=None,
+        description="Certificates to trust instead of the public ones (qdrant, chroma, milvus, weaviate).",
     )
     vector: str | None = Field(
         default=None,
@@ -350,6 +355,14 @@ class HttpSettings(Section):
     )
     token: Credential | None = Field(
         default=None, description="Bearer token demanded everywhere except /livez, /readyz and /metrics."
+    )
+    certificate_path: str | None = Field(
+        default=None,
+        description="PEM file with the certificate to serve, its chain included: then HTTPS is spoken and "
+        "nothing else. Read again when it changes.",
+    )
+    key_path: str | None = Field(
+        default=None, description="PEM file with the certificate's key, without a password."
     )
 
 

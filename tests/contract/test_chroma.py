@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import httpx
 import pytest
 from chromadb import errors
+from tests.answers import answering
 
 from vectide import stores
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import STAMP_KEY
 from vectide.ports import APPLIED, SUPERSEDED, AdapterError, CollectionSpec, Deadline, Remove, StartupRefused
 from vectide.stores.chroma import ChromaStore
-from vectide.stores.chroma_http import NAMES, failure_of, failure_of_transport
+from vectide.stores.chroma_http import NAMES, read_error
+from vectide.stores.http_calls import failure_of
 from vectide.testing.chroma_server import ChromaServer
 from vectide.testing.points import patch, put, row, vector
 
@@ -54,54 +54,10 @@ def failure(call: Callable[[], object]) -> Failure:
 # --- errors ---------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def answering(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The URL of a server that says the same to everything."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            self.send_response(status)
-            for name, value in (headers or {}).items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST = _answer
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Nothing is printed."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 def test_every_error_that_chroma_names_is_mapped() -> None:
     named = errors.error_types.keys() - {"ChromaError"}
     assert len(named) > 10
     assert named == NAMES.keys()
-
-
-def all_below(base: type[BaseException]) -> Iterator[Any]:
-    for sub in base.__subclasses__():
-        yield sub
-        yield from all_below(sub)
-
-
-@pytest.mark.parametrize(
-    "cls",
-    [cls for cls in all_below(httpx.HTTPError) if cls is not httpx.HTTPStatusError],
-    ids=lambda cls: cls.__name__,
-)
-def test_every_error_of_the_transport_is_mapped(cls: Any) -> None:
-    assert failure_of_transport(cls("words")).cause in ("timeout", "connection", "not_chroma", "answer")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +80,7 @@ def test_every_error_of_the_transport_is_mapped(cls: Any) -> None:
 )
 def test_what_the_server_says_decides_what_happens(status: int, name: str, kind: Kind, cause: str) -> None:
     content = b"<html>" if not name else b'{"error": "%s", "message": "words"}' % name.encode()
-    seen = failure_of(httpx.Response(status, content=content))
+    seen = failure_of(httpx.Response(status, content=content), "chroma", read_error)
     assert (seen.kind, seen.cause) == (kind, cause)
     assert str(status) in seen.detail
     assert ("words" in seen.detail) == (bool(name) and kind is not Kind.REFUSED)

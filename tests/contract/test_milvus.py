@@ -15,6 +15,7 @@ from pymilvus import DataType, MilvusClient, exceptions
 
 from vectide import stores
 from vectide.core.failures import Failure, Kind
+from vectide.core.filters import FilterField, FilterType
 from vectide.ports import (
     APPLIED,
     MISSING,
@@ -29,6 +30,7 @@ from vectide.ports import (
 )
 from vectide.stores.milvus import MilvusStore
 from vectide.stores.milvus_errors import failure_of
+from vectide.stores.milvus_points import filter_index_of
 from vectide.testing.milvus_server import MilvusServer
 from vectide.testing.points import patch, put, row, stamp, vector
 
@@ -199,3 +201,30 @@ def test_the_clients_own_log_shows_nothing(
         failure(lambda: store.count("hunter2", deadline))
     assert "hunter2" not in caplog.text
     assert "hunter2" not in "".join(capfd.readouterr())
+
+
+def test_an_index_of_metadata_is_cast_to_what_is_declared() -> None:
+    """As the server's documentation has it; Milvus Lite has no such indexes."""
+    index = filter_index_of(FilterField('a "b"', FilterType.INTEGER))
+    assert index["params"] == {"json_path": r'metadata["a \"b\""]', "json_cast_type": "DOUBLE"}
+    assert (index["field_name"], index["index_type"]) == ("metadata", "INVERTED")
+    names = {filter_index_of(FilterField("a", kind))["index_name"] for kind in FilterType}
+    assert len(names) == 3  # texts and times, integers and numbers are indexed in one way
+
+
+def test_the_partitions_of_a_collection_are_those_that_it_was_made_with(
+    store: MilvusStore, client: MilvusClient, deadline: Deadline
+) -> None:
+    plain = CollectionSpec("plain", 4, "s")
+    tenant = FilterField("org", FilterType.TEXT, tenant=True)
+    shared = CollectionSpec("shared", 4, "s", filters=(tenant,))
+    store.prepare(plain, deadline)
+    store.prepare(shared, deadline)
+    [key] = [
+        field for field in client.describe_collection("shared")["fields"] if field.get("is_partition_key")
+    ]
+    assert key["name"] == "tenant"
+    refused = {"plain": (tenant,), "shared": ()}
+    for name, filters in refused.items():
+        with pytest.raises(StartupRefused, match=f"'{name}' has the tenant .*org.* use another collection"):
+            store.prepare(CollectionSpec(name, 4, "s", filters=filters), deadline)

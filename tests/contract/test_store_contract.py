@@ -13,6 +13,7 @@ import pytest
 from vectide import stores
 from vectide.core.chunks import MAX_CHUNKS
 from vectide.core.failures import Kind
+from vectide.core.filters import FilterField, FilterType
 from vectide.core.model import Position, Row, SourcePosition, Stamp, Value, text_hash
 from vectide.ports import (
     APPLIED,
@@ -823,6 +824,146 @@ def test_filters_compare_whole_values_by_type(points: Points) -> None:
         found = [row(i)] if points.legal({"v": value}) else []
         assert [hit.row for hit in points.search(vector(1.0), v=value)] == found, value
     assert points.search(vector(1.0), v=1, w=2) == []
+
+
+FILTERS = (
+    FilterField("color", FilterType.TEXT),
+    FilterField("size", FilterType.INTEGER),
+    FilterField("price", FilterType.NUMBER),
+    FilterField("sold", FilterType.BOOLEAN),
+    FilterField("made", FilterType.TIME),
+    FilterField("a b.c", FilterType.TEXT),
+)
+FILTERED: dict[str, list[Value]] = {
+    "color": ["red", "green", "r" * 5000],
+    "size": [1, 2**53, -7],
+    "price": [0.5, 19.9, -1e300],
+    "sold": [True, False],
+    "made": ["2026-02-28", "2026-02-28T23:59:59.123456", "2026-02-28T23:59:59.123456Z"],
+    "a b.c": ["x", "y"],
+}
+
+
+def filtered_rows() -> list[Put]:
+    return [
+        put(row(f"{name} {i}"), metadata={name: value})
+        for name, values in FILTERED.items()
+        for i, value in enumerate(values)
+    ]
+
+
+def assert_filters_find_their_rows(points: Points) -> None:
+    for name, values in FILTERED.items():
+        for i, value in enumerate(values):
+            equal: dict[str, Any] = {name: value}
+            assert [hit.row for hit in points.search(vector(1.0), **equal)] == [row(f"{name} {i}")], equal
+        nothing: dict[str, Any] = {name: "something else"}
+        assert points.search(vector(1.0), **nothing) == []
+
+
+def test_filters_may_be_declared_for_what_is_there_already_and_more_than_once(points: Points) -> None:
+    """Their indexes are made when they are missing, and hold what was written before and after."""
+    written = filtered_rows()
+    points.write(*written[::2])
+    spec = CollectionSpec(ITEMS, 4, "test/model/4", filters=FILTERS)
+    for _ in range(2):
+        points.store.prepare(spec, points.deadline)
+    points.write(*written[1::2])
+    assert_filters_find_their_rows(points)
+    points.store.prepare(CollectionSpec(ITEMS, 4, "test/model/4"), points.deadline)
+    assert_filters_find_their_rows(points)
+
+
+def test_filters_may_be_declared_for_a_new_collection(backend: Any, deadline: Deadline) -> None:
+    backend.store.prepare(CollectionSpec("filtered", 4, "s", filters=FILTERS), deadline)
+    points = Points(backend.store, deadline, "filtered")
+    points.write(*filtered_rows())
+    assert_filters_find_their_rows(points)
+    points.write(patch(row("color 0"), 1, metadata={"color": "blue"}), put(row("size 0"), 1))
+    assert [hit.row for hit in points.search(vector(1.0), color="blue")] == [row("color 0")]
+    assert points.search(vector(1.0), color="red") == points.search(vector(1.0), size=1) == []
+
+
+def test_a_value_of_another_type_than_declared_is_kept(backend: Any, deadline: Deadline) -> None:
+    """Case 52. An index may not know it: a search finds it or does not, and nothing else."""
+    backend.store.prepare(CollectionSpec("filtered", 4, "s", filters=FILTERS), deadline)
+    points = Points(backend.store, deadline, "filtered")
+    values: list[Value] = ["much", True, 5, 2.5, ["a"]]
+    points.write(*(put(row(i), metadata={"size": v, "color": v, "sold": v}) for i, v in enumerate(values)))
+    for i, value in enumerate(values):
+        assert points.metadata(row(i)) == {"size": value, "color": value, "sold": value}
+        hits = points.search(vector(1.0), size=value, color=value, sold=value)
+        assert [hit.row for hit in hits] in ([row(i)], []), value
+
+
+TENANTS = CollectionSpec("tenants", 4, "s", filters=(FilterField("org", FilterType.TEXT, tenant=True),))
+
+
+@pytest.fixture
+def shared(backend: Any, deadline: Deadline) -> Points:
+    """A collection of several tenants."""
+    backend.store.prepare(TENANTS, deadline)
+    return Points(backend.store, deadline, "tenants")
+
+
+def of_tenant(points: Points, whose: str, limit: int = 10) -> set[Row]:
+    return {hit.row for hit in points.search(vector(1.0), limit, org=whose)}
+
+
+def test_a_tenant_finds_its_own_points_only_however_near_those_of_others_are(shared: Points) -> None:
+    near = [put(row(i), metadata={"org": "one"}) for i in range(50)]
+    far = [put(row(f"far {i}"), metadata={"org": "other"}, at=vector(-1.0, 0.1)) for i in range(5)]
+    shared.write(*near, *far, put(row("odd"), metadata={"org": ""}), put(row("s"), metadata={"org": "o'ne"}))
+    assert of_tenant(shared, "other", 5) == {one.point.row for one in far}
+    assert len(of_tenant(shared, "one", 50)) == 50
+    assert of_tenant(shared, "o'ne") == {row("s")}
+    assert of_tenant(shared, "") == {row("odd")}
+    assert of_tenant(shared, "nobody") == set()
+
+
+def test_a_row_that_changes_its_tenant_leaves_the_former_one(shared: Points) -> None:
+    """By a patch, by a put, to a tenant that there was not before, and with all its chunks."""
+    one, keep = row(1), frozenset[str]()
+    shared.write(put(one, 1, metadata={"org": "a"}), put_chunk(one, 1, text="b", metadata={"org": "a"}))
+    shared.write(put(row(2), 1, metadata={"org": "a"}))
+    moved = patch_chunks(one, ("b", 1), metadata={"org": "b"}, keep=keep)
+    assert shared.write(patch(one, 2, metadata={"org": "b"}), moved) == [APPLIED, APPLIED]
+    assert (of_tenant(shared, "a"), of_tenant(shared, "b")) == ({row(2)}, {one})
+    assert shared.write(put(one, 3, text="new", metadata={"org": "c"}, at=vector(0, 1.0))) == [APPLIED]
+    chunk_stays = patch_chunks(one, ("b", 1), metadata={"org": "c"})
+    assert shared.write(chunk_stays) == [APPLIED]
+    assert (of_tenant(shared, "b"), of_tenant(shared, "c")) == (set(), {one})
+    held = {point.chunk: point for point in shared.scan(vectors=True) if point.row == one}
+    assert len(held) == 2
+    assert held[0].vector is not None
+    assert held[1].vector is not None
+    assert (held[0].vector.tolist(), held[1].vector.tolist()) == (
+        [0, 1, 0, 0],
+        put_chunk(one, 1).vector.tolist(),
+    )
+    assert [point.text for point in held.values()].count("new") == 1
+
+
+def test_stamps_and_removals_need_no_tenant(shared: Points) -> None:
+    """A delete does not tell it."""
+    one, two = row(1), row(2)
+    shared.write(put(one, 1, metadata={"org": "a"}), put_chunk(one, 1, metadata={"org": "a"}))
+    shared.write(put(two, 1, metadata={"org": "b"}))
+    shared.write(patch(two, 2, metadata={"org": "a"}))
+    assert shared.stamps(one, two) == [stamp(1), stamp(2)]
+    assert shared.write(mark(two, 3)) == [APPLIED]
+    assert (of_tenant(shared, "a"), of_tenant(shared, "b")) == ({one, two}, set())
+    assert shared.write(Remove(one, ()), Remove(two, (), Position("log", 0, 4))) == [APPLIED, APPLIED]
+    assert list(shared.scan()) == []
+
+
+def test_a_row_without_a_tenant_is_nobodys(shared: Points) -> None:
+    """It is found by whoever does not ask for a tenant, and may get one."""
+    shared.write(put(row(1), 1, metadata={"org": None}), put(row(2), 1), put(row(3), metadata={"org": "a"}))
+    assert of_tenant(shared, "") == of_tenant(shared, "null") == set()
+    assert {hit.row for hit in shared.search(vector(1.0))} == {row(1), row(2), row(3)}
+    shared.write(patch(row(1), 2, metadata={"org": "a"}), patch(row(3), 2, metadata={"org": None}))
+    assert of_tenant(shared, "a") == {row(1)}
 
 
 def test_searching_an_empty_collection_finds_nothing(points: Points) -> None:

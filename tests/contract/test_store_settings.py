@@ -25,6 +25,7 @@ EVERY = {
     "lancedb": {"URL": "FOLDER"},
     "milvus": {"URL": "https://h:19530", "API_KEY": "u:p", "CA_FILE": "CA", "DATABASE": "d"},
     "pgvector": {"DSN": "host=h dbname=d", "SCHEMA_NAME": "s"},
+    "weaviate": {"URL": "https://h", "API_KEY": "k", "CA_FILE": "CA"},
     "qdrant": {"URL": "https://h", "API_KEY": "k", "CA_FILE": "CA", "VECTOR": "v"},
 }
 
@@ -35,6 +36,7 @@ USELESS = {
     "milvus": "TENANT",
     "pgvector": "API_KEY",
     "qdrant": "DATABASE",
+    "weaviate": "DATABASE",
 }
 
 

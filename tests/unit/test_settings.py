@@ -119,6 +119,15 @@ def test_a_blank_variable_counts_as_unset(blank: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "lacking"), [("CERTIFICATE_PATH", "KEY_PATH"), ("KEY_PATH", "CERTIFICATE_PATH")]
+)
+def test_a_certificate_and_its_key_go_together(given: str, lacking: str) -> None:
+    assert problems_of(**{f"VECTIDE_HTTP__{given}": "/tls"}) == [
+        f"VECTIDE_HTTP__{lacking}: required with VECTIDE_HTTP__{given}"
+    ]
+
+
 def test_topics_are_a_list_a_pattern_or_what_the_tables_name() -> None:
     assert load(MINIMAL).topics == ("shop.public.products",)
     listed = loaded(VECTIDE_KAFKA__TOPICS=" shop.public.products , shop.heartbeat ,")
@@ -466,7 +475,7 @@ def test_every_variable_is_described_in_one_sentence() -> None:
     assert all(doc.meaning.endswith(".") for doc in docs.values())
     assert docs["VECTIDE_EMBEDDER__KIND"] == VariableDoc(
         name="VECTIDE_EMBEDDER__KIND",
-        type="openai | azure | cohere | voyage | wordllama | hashing",
+        type="openai | azure | cohere | voyage | onnx | wordllama | hashing",
         default=None,
         required=True,
         secret=False,

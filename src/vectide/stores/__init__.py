@@ -19,6 +19,7 @@ KINDS: Final[dict[str, str]] = {
     "milvus": "vectide.stores.milvus",
     "pgvector": "vectide.stores.pgvector",
     "qdrant": "vectide.stores.qdrant",
+    "weaviate": "vectide.stores.weaviate",
 }
 
 

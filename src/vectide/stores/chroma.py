@@ -30,7 +30,7 @@ from vectide.ports import (
     Vector,
     Write,
 )
-from vectide.stores.chroma_http import ChromaHttp
+from vectide.stores import chroma_http
 from vectide.stores.chroma_points import check_names, conditions, held_of, metadata_of, replaced
 from vectide.stores.pointwise import (
     Changes,
@@ -95,7 +95,9 @@ class ChromaStore:
         tenant: str = "default_tenant",
         database: str = "default_database",
     ) -> None:
-        self._http = ChromaHttp(url, tenant=tenant, database=database, api_key=api_key, ca_file=ca_file)
+        self._http = chroma_http.calls(
+            url, tenant=tenant, database=database, api_key=api_key, ca_file=ca_file
+        )
         self._shapes: dict[str, Shape] = {}
 
     @property

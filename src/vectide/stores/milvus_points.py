@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 from pymilvus import CollectionSchema, DataType, MilvusClient
 
-from vectide.core.model import STAMP_KEY, Row, Value
+from vectide.core.filters import FilterField, FilterType
+from vectide.core.model import STAMP_KEY, Row, Value, short_hash
 from vectide.ports import Stored, Vector
 from vectide.stores.pointwise import Held, read_stamp
 
@@ -24,8 +25,8 @@ READ: Final = ["id", "text", "metadata", STAMP_KEY]
 MAX_TEXT_BYTES: Final = 65_535
 
 
-def schema_of(dimensions: int) -> CollectionSchema:
-    """The fields of a collection."""
+def schema_of(dimensions: int, tenant: str | None = None) -> CollectionSchema:
+    """The fields of a collection; with a tenant its partitions are by that."""
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=36)
     schema.add_field("row_id", DataType.VARCHAR, max_length=36)
@@ -33,6 +34,8 @@ def schema_of(dimensions: int) -> CollectionSchema:
     schema.add_field("metadata", DataType.JSON)
     schema.add_field(STAMP_KEY, DataType.JSON)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimensions)
+    if tenant is not None:
+        schema.add_field("tenant", DataType.VARCHAR, max_length=MAX_TEXT_BYTES, is_partition_key=True)
     return schema
 
 
@@ -45,14 +48,44 @@ def registry_schema() -> CollectionSchema:
     return schema
 
 
-def whole(held: Held, vector: Vector) -> dict[str, Any]:
-    """A point as it is written."""
+_CASTS: Final = {
+    FilterType.TEXT: "VARCHAR",
+    FilterType.INTEGER: "DOUBLE",
+    FilterType.NUMBER: "DOUBLE",
+    FilterType.BOOLEAN: "BOOL",
+    FilterType.TIME: "VARCHAR",
+}
+
+
+def filter_index_of(field: FilterField) -> dict[str, Any]:
+    """The index of a name within the metadata, which can be made at any time. Its name has no place for what
+    somebody may call metadata."""
+    cast = _CASTS[field.type]
+    return {
+        "field_name": "metadata",
+        "index_type": "INVERTED",
+        "index_name": f"filter_{short_hash(f'{cast} {field.name}')}",
+        "params": {"json_path": f"metadata[{quoted(field.name)}]", "json_cast_type": cast},
+    }
+
+
+def whole(held: Held, vector: Vector, tenant: str | None = None) -> dict[str, Any]:
+    """A point as it is written; ``tenant``: the name of the metadata that says whose it is."""
     row_id = held.point.row.head_id
-    return {**patched(held), "row_id": row_id, "text": held.point.text, "vector": vector.tolist()}
+    fields = {**patched(held), "row_id": row_id, "text": held.point.text, "vector": vector.tolist()}
+    if tenant is not None:
+        fields["tenant"] = tenant_in(held, tenant)
+    return fields
+
+
+def tenant_in(held: Held, tenant: str) -> str:
+    """What the partitions are by: those who have none are in that of the empty text."""
+    whose = held.point.metadata.get(tenant)
+    return whose if isinstance(whose, str) else ""
 
 
 def patched(held: Held) -> dict[str, Any]:
-    """The same without its vector and its text: the fields of a patch."""
+    """The same without its vector, its text and its tenant: the fields of a patch."""
     point = held.point
     ours: dict[str, Value] = {
         "table": point.row.table,
@@ -90,9 +123,11 @@ def among(field: str, values: Iterable[str]) -> str:
     return f"{field} in [{', '.join(map(quoted, values))}]"
 
 
-def conditions(filters: Mapping[str, Value]) -> str:
+def conditions(filters: Mapping[str, Value], tenant: str | None = None) -> str:
     """Matches at least the points whose metadata equals ``filters``; empty: all."""
-    made = (_condition(f"metadata[{quoted(name)}]", value) for name, value in filters.items())
+    made = [_condition(f"metadata[{quoted(name)}]", value) for name, value in filters.items()]
+    if tenant is not None and isinstance(filters.get(tenant), str):
+        made.append(_condition("tenant", filters[tenant]))
     return " and ".join(one for one in made if one)
 
 

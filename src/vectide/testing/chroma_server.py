@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import urllib.request
 from typing import Final
 
@@ -18,7 +19,8 @@ class ChromaServer(ServerProcess):
 
     def __init__(self) -> None:
         self._databases = itertools.count()
-        super().__init__("Chroma", _RUN, _ARGUMENTS, {"ANONYMIZED_TELEMETRY": "False"})
+        command = [sys.executable, "-c", _RUN, *_ARGUMENTS]
+        super().__init__("Chroma", command, {"ANONYMIZED_TELEMETRY": "False"})
 
     def answers(self) -> bool:
         """Its heart beats."""

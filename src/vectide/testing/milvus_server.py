@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from typing import Final
 
 from vectide.testing.server_process import ServerProcess
@@ -16,7 +17,7 @@ class MilvusServer(ServerProcess):
     """As :class:`~vectide.testing.server_process.ServerProcess`."""
 
     def __init__(self) -> None:
-        super().__init__("Milvus", _RUN, _ARGUMENTS)
+        super().__init__("Milvus", [sys.executable, "-c", _RUN, *_ARGUMENTS])
 
     def answers(self) -> bool:
         """It takes connections."""

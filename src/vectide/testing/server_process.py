@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -25,23 +24,24 @@ class ServerProcess(ABC):
     """
 
     def __init__(
-        self, name: str, program: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> None:
-        """``program`` is Python, ``arguments`` are its own: ``{folder}`` and ``{port}`` are filled in."""
+        """``{folder}`` and ``{port}`` are filled in, in the arguments and in the environment."""
         # It is thrown away: no need to wait for a disk.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
         self._folder = tempfile.TemporaryDirectory(prefix=f"vectide-{name.lower()}-", dir=memory)
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        filled = [one.format(folder=self._folder.name, port=self.port) for one in arguments]
+        places = {"folder": self._folder.name, "port": self.port}
+        given = {key: value.format(**places) for key, value in (environment or {}).items()}
         log = Path(self._folder.name) / "log"
         with log.open("wb") as output:
-            self._process = subprocess.Popen(  # noqa: S603  (our own interpreter)
-                [sys.executable, "-c", program, *filled],
+            self._process = subprocess.Popen(  # noqa: S603
+                [command[0], *(one.format(**places) for one in command[1:])],
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, **given},
             )
         try:
             self._wait(name, log)
@@ -82,7 +82,8 @@ class ServerProcess(ABC):
             return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback that nobody uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,0 +1,343 @@
+"""Weaviate, or its cloud, over REST and GraphQL.
+
+A call is not atomic: points change one by one. Weaviate compares nothing when it writes, so what a point
+holds is read before, and a writer that comes late by less than that is not noticed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from vectide.core.failures import Failure, Kind
+from vectide.core.model import Row, Stamp, Value
+from vectide.ports import (
+    MISSING,
+    AdapterError,
+    Capabilities,
+    CollectionSpec,
+    Deadline,
+    Effect,
+    Hit,
+    Mark,
+    Outcome,
+    Patch,
+    Put,
+    StartupRefused,
+    Stored,
+    Vector,
+    Write,
+)
+from vectide.stores.http_calls import HttpCalls
+from vectide.stores.pointwise import (
+    Changes,
+    Held,
+    changes_of,
+    check_vectors,
+    ids_to_read,
+    matching,
+    stamps_of,
+)
+from vectide.stores.refusals import check_made_for, refusing
+from vectide.stores.weaviate_errors import failure_of_object, failure_of_query, read_error
+from vectide.stores.weaviate_points import (
+    PROPERTIES,
+    READ,
+    among,
+    among_query,
+    conditions,
+    held_of,
+    patched,
+    whole,
+)
+
+CAPABILITIES: Final = Capabilities(
+    kind="weaviate",
+    max_batch_items=500,
+    atomic_calls=False,
+    read_your_writes=True,
+    conditional_writes=False,
+    nested_metadata=True,
+    null_metadata=True,
+    max_integer=10**1000,  # metadata is JSON text
+    nul_in_text=True,
+)
+
+METRICS: Final = {"cosine": "cosine", "dot": "dot", "l2": "l2-squared"}
+
+#: The most points that one query may give, unless the server is told otherwise.
+_MAX_RESULTS: Final = 10_000
+
+#: Every replica confirms a write, so that a read of any of them sees it.
+_EVERYWHERE: Final = "consistency_level=ALL"
+
+_NAME: Final = re.compile(r"[A-Za-z][_0-9A-Za-z]{0,254}")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a collection is made for: its description says so."""
+
+    name: str
+    dimensions: int
+    metric: str
+    space: str
+
+
+class WeaviateStore:
+    """A :class:`~vectide.ports.Store`, searchable and scannable.
+
+    ``url``: of the server. ``api_key``: a key, or a token. ``ca_file``: certificates to trust instead of the
+    public ones.
+    """
+
+    def __init__(self, url: str, *, api_key: str | None = None, ca_file: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        base = f"{url.rstrip('/')}/v1"
+        self._http = HttpCalls("weaviate", base, headers=headers, ca_file=ca_file, read_error=read_error)
+        self._shapes: dict[str, Shape] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return CAPABILITIES
+
+    def prepare(self, spec: CollectionSpec, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Store.prepare`."""
+        if not self.verify(spec, deadline):
+            with refusing("weaviate", spec):
+                self._create(spec, deadline)
+            if not self.verify(spec, deadline):
+                raise StartupRefused("what answers at the URL of the weaviate store is no Weaviate server")
+
+    def verify(self, spec: CollectionSpec, deadline: Deadline) -> bool:
+        """As :meth:`vectide.ports.Verifiable.verify`."""
+        if spec.metric not in METRICS:
+            raise StartupRefused(f"weaviate has no metric {spec.metric!r}: choose {', '.join(METRICS)}")
+        if not _NAME.fullmatch(spec.name):
+            raise StartupRefused(
+                f"a weaviate collection cannot be named {spec.name!r}: letters, digits and underscores can"
+            )
+        with refusing("weaviate", spec):
+            try:
+                shape = self._shape(spec.name, deadline, fresh=True)
+            except AdapterError as error:
+                if error.failure.cause == "collection_missing":
+                    return False
+                raise
+        if shape.name != spec.name:
+            raise StartupRefused(
+                f"weaviate begins names with a capital: collection {spec.name!r} would be {shape.name!r}, "
+                "which is there already"
+            )
+        check_made_for(spec, shape.dimensions, shape.metric, shape.space)
+        return True
+
+    def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
+        """As :meth:`vectide.ports.Store.write`: what is there is read first, then the points change. (A write
+        to a collection that is gone would make another one: the read notices.)"""
+        shape = self._shape(collection, deadline)
+        check_vectors((write.vector for write in writes if isinstance(write, Put)), shape.dimensions)
+        held = self._fetch(collection, ids_to_read(writes, puts=True), deadline)
+        changes = changes_of(writes, held)
+        failed = self._put(collection, changes, deadline)
+        gone = self._patch(collection, changes, deadline)
+        self._remove(collection, changes, deadline)
+        return [
+            _outcome(write, outcome, failed, gone)
+            for write, outcome in zip(writes, changes.outcomes, strict=True)
+        ]
+
+    def stamps(
+        self, collection: str, rows: Sequence[Row], deadline: Deadline, *, values: bool = False
+    ) -> Sequence[Stamp | None]:
+        """As :meth:`vectide.ports.Store.stamps`."""
+        self._shape(collection, deadline)
+        held = self._fetch(collection, list({row.head_id: None for row in rows}), deadline)
+        return stamps_of(rows, held, values=values)
+
+    def search(
+        self, collection: str, vector: Vector, limit: int, deadline: Deadline, filters: Mapping[str, Value]
+    ) -> Sequence[Hit]:
+        """As :meth:`vectide.ports.Searchable.search`, at most 10,000 candidates."""
+        shape = self._shape(collection, deadline)
+        check_vectors([vector], shape.dimensions)
+        wanted = conditions(filters)
+        near = f"nearVector:{{vector:{json.dumps(vector.tolist())}}}"
+
+        def find(count: int) -> Sequence[Hit | None]:
+            which = f"{near},limit:{min(count, _MAX_RESULTS)}" + (f",where:{wanted}" if wanted else "")
+            found = self._get(collection, which, f"{READ} _additional{{id distance}}", deadline)
+            return [_hit(one, shape.metric) for one in found]
+
+        return matching(find, limit, filters)
+
+    def scan(
+        self, collection: str, cursor: str | None, limit: int, deadline: Deadline, *, vectors: bool = False
+    ) -> tuple[Sequence[Stored], str | None]:
+        """As :meth:`vectide.ports.Scannable.scan`. The cursor is the last id."""
+        self._shape(collection, deadline)
+        path = f"objects?class={_class(collection)}&limit={min(limit, _MAX_RESULTS)}&after={cursor or ''}"
+        found = self._http.call("GET", path + ("&include=vector" if vectors else ""), deadline)["objects"]
+        page = [held_of(one["id"], one["properties"], one.get("vector")).point for one in found]
+        return page, page[-1].id if len(page) == min(limit, _MAX_RESULTS) else None
+
+    def count(self, collection: str, deadline: Deadline) -> int:
+        """The number of points in the collection."""
+        self._shape(collection, deadline)
+        name = _class(collection)
+        found = self._query(f"{{Aggregate{{{name}{{meta{{count}}}}}}}}", deadline)
+        return int(found["Aggregate"][name][0]["meta"]["count"])
+
+    def close(self) -> None:
+        """Close the connections; calls still running keep theirs until they end."""
+        self._http.close()
+
+    # --- calls ---
+
+    def _create(self, spec: CollectionSpec, deadline: Deadline) -> None:
+        made_for = {
+            "name": spec.name,
+            "dimensions": spec.dimensions,
+            "metric": spec.metric,
+            "space": spec.space,
+        }
+        body = {
+            "class": _class(spec.name),
+            "description": json.dumps({"vectide": made_for}),
+            "vectorizer": "none",
+            "vectorIndexType": "hnsw",
+            "vectorIndexConfig": {"distance": METRICS[spec.metric]},
+            "properties": list(PROPERTIES),
+        }
+        try:
+            self._http.call("POST", "schema", deadline, body)
+        except AdapterError as error:
+            if error.failure.cause != "conflict":  # another replica makes it
+                raise
+
+    def _shape(self, collection: str, deadline: Deadline, *, fresh: bool = False) -> Shape:
+        shape = None if fresh else self._shapes.get(collection)
+        if shape is None:
+            found = self._http.call("GET", f"schema/{_class(collection)}", deadline)
+            try:
+                shape = Shape(**json.loads(found["description"])["vectide"])
+            except (ValueError, LookupError, TypeError):
+                detail = f"collection {collection!r} is not one of this service: choose another name"
+                raise AdapterError(Failure(Kind.OPERATOR, "not_ours", detail)) from None
+            self._shapes[collection] = shape
+        return shape
+
+    def _query(self, query: str, deadline: Deadline) -> Any:
+        answer = self._http.call("POST", "graphql", deadline, {"query": query})
+        if answer.get("errors"):
+            raise AdapterError(failure_of_query(answer["errors"]))
+        return answer["data"]
+
+    def _get(self, collection: str, which: str, fields: str, deadline: Deadline) -> list[dict[str, Any]]:
+        name = _class(collection)
+        found: list[dict[str, Any]] = self._query(f"{{Get{{{name}({which}){{{fields}}}}}}}", deadline)["Get"][
+            name
+        ]
+        return found
+
+    def _fetch(self, collection: str, ids: Sequence[str], deadline: Deadline) -> dict[str, Held]:
+        if not ids:
+            return {}
+        which = f"where:{among_query('id', ids)},limit:{len(ids)}"
+        found = self._get(collection, which, f"{READ} _additional{{id}}", deadline)
+        return {one["_additional"]["id"]: held_of(one["_additional"]["id"], one) for one in found}
+
+    def _put(self, collection: str, changes: Changes, deadline: Deadline) -> dict[str, Failure]:
+        """Write the whole points; which of them failed, by id."""
+        if not changes.puts:
+            return {}
+        made = [
+            {
+                "class": _class(collection),
+                "id": held.point.id,
+                "properties": whole(held),
+                "vector": vector.tolist(),
+            }
+            for held, vector in changes.puts
+        ]
+        answered = self._http.call("POST", f"batch/objects?{_EVERYWHERE}", deadline, {"objects": made})
+        failures = ((one["id"], failure_of_object(one)) for one in answered)
+        failed = {id_: failure for id_, failure in failures if failure is not None}
+        missing = {held.point.id for held, _ in changes.puts} - {one["id"] for one in answered}
+        return failed | dict.fromkeys(missing, Failure(Kind.TRANSIENT, "answer", "an object without answer"))
+
+    def _patch(self, collection: str, changes: Changes, deadline: Deadline) -> set[str]:
+        """Change points, one call for each; which of them are gone."""
+        gone = set()
+        for held in changes.patches:
+            id_, name = held.point.id, _class(collection)
+            body = {"class": name, "id": id_, "properties": patched(held)}
+            try:
+                self._http.call("PATCH", f"objects/{name}/{id_}?{_EVERYWHERE}", deadline, body)
+            except AdapterError as error:
+                if error.failure.cause != "collection_missing":
+                    raise
+                gone.add(id_)
+        return gone
+
+    def _remove(self, collection: str, changes: Changes, deadline: Deadline) -> None:
+        stays = {row_id: stay for row_id, stay, _ in changes.removals}
+        whole_rows = [row_id for row_id, stay in stays.items() if not stay]
+        if whole_rows:
+            self._delete(collection, among("row_id", whole_rows), deadline)
+        trimmed = [row_id for row_id, stay in stays.items() if stay]
+        if trimmed:
+            kept = {id_ for row_id in trimmed for id_ in stays[row_id]}
+            which = f"where:{among_query('row_id', trimmed)},limit:{_MAX_RESULTS}"
+            found = self._get(collection, which, "_additional{id}", deadline)
+            surplus = sorted({one["_additional"]["id"] for one in found} - kept)
+            if surplus:
+                self._delete(collection, among("id", surplus), deadline)
+
+    def _delete(self, collection: str, where: Mapping[str, Any], deadline: Deadline) -> None:
+        """All that match; one call takes away no more than a query may give."""
+        body = {"match": {"class": _class(collection), "where": where}}
+        while True:
+            done = self._http.call("DELETE", f"batch/objects?{_EVERYWHERE}", deadline, body)["results"]
+            for one in done["objects"] or ():
+                failure = failure_of_object(one)
+                if failure is not None:
+                    raise AdapterError(failure)
+            if done["successful"] >= done["matches"]:
+                return
+
+
+create = WeaviateStore
+
+
+def _class(collection: str) -> str:
+    """The name as the server has it."""
+    return collection[:1].upper() + collection[1:]
+
+
+def _outcome(write: Write, outcome: Outcome, failed: Mapping[str, Failure], gone: set[str]) -> Outcome:
+    match write:
+        case Put(point) if point.id in failed:
+            return Outcome(Effect.FAILED, failed[point.id])
+        case Patch(row) | Mark(row) if row.head_id in gone:
+            return MISSING
+        case _:
+            return outcome
+
+
+def _hit(found: Mapping[str, Any], metric: str) -> Hit:
+    point = held_of(found["_additional"]["id"], found).point
+    distance = found["_additional"]["distance"]
+    match metric:
+        case "l2":
+            score = -float(np.sqrt(max(0.0, distance)))
+        case "dot":
+            score = -distance
+        case _:
+            score = 1.0 - distance
+    return Hit(point.row, point.chunk, score, point.text, point.metadata)
