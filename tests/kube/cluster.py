@@ -32,6 +32,7 @@ CONTROLLERS: Final = (
     "garbage-collector",
     "namespace",
     "node-lifecycle",
+    "persistentvolume-binder",
     "replicaset",
     "serviceaccount",
 )
@@ -200,7 +201,11 @@ class Cluster(AbstractContextManager["Cluster"]):
             f"--server-address=127.0.0.1:{free_port()}",
         )
         for number in range(NODES):
-            labels = {"kubernetes.io/hostname": f"node-{number}", "topology.kubernetes.io/zone": f"z{number}"}
+            labels = {
+                "kubernetes.io/arch": "amd64",
+                "kubernetes.io/hostname": f"node-{number}",
+                "topology.kubernetes.io/zone": f"z{number}",
+            }
             node = {"name": f"node-{number}", "labels": labels}
             self.make({"apiVersion": "v1", "kind": "Node", "metadata": node})
 

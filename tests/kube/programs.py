@@ -17,6 +17,7 @@ from typing import Final
 from tests.real.jars import StackUnavailable, filled, ran
 
 HERE: Final = Path(__file__).parent
+VERSION: Final = "v1.36.3"
 KWOK: Final = "sigs.k8s.io/kwok@v0.8.0"
 #: Of each go.mod beside this: programs, and their packages.
 PACKAGES: Final = {
@@ -28,6 +29,12 @@ PACKAGES: Final = {
 }
 #: How kwok's nodes and pods behave: folders of its module.
 STAGES: Final = ("node/fast", "node/heartbeat", "pod/fast")
+#: Built like this it would not know its version, which Helm asks for.
+FLAGS: Final = (
+    "-trimpath",
+    "-buildvcs=false",
+    f"-ldflags=-s -w -X k8s.io/component-base/version.gitVersion={VERSION}",
+)
 GO_AT_LEAST: Final = (1, 26)
 BUILD_TIMEOUT_S: Final = 3 * 3600.0
 
@@ -36,24 +43,23 @@ def fetch() -> Path:
     """The folder with the programs and kwok's ``stages.yaml``. Raises :class:`StackUnavailable` where they
     would have to be built and there is no Go that is new enough."""
     pins = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.go.*")))
-    digest = hashlib.sha256(pins + repr((KWOK, STAGES)).encode()).hexdigest()
+    digest = hashlib.sha256(pins + repr((KWOK, STAGES, FLAGS)).encode()).hexdigest()
     return filled(f"kube-{digest[:12]}", _build)
 
 
 def _build(into: Path, scratch: Path) -> None:
     go = _find_go()
     environment = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOBIN": str(into)}
-    lean = ["-trimpath", "-buildvcs=false", "-ldflags=-s -w"]
     for module, packages in PACKAGES.items():
         folder = scratch / module
         folder.mkdir()
         for suffix in ("mod", "sum"):
             shutil.copyfile(HERE / f"{module}.go.{suffix}", folder / f"go.{suffix}")
         for program, package in packages.items():
-            command = [go, "build", "-C", str(folder), "-mod=mod", *lean, "-o", str(into / program), package]
+            command = [go, "build", "-C", str(folder), "-mod=mod", *FLAGS, "-o", str(into / program), package]
             ran(command, environment, BUILD_TIMEOUT_S)
     path, _, version = KWOK.partition("@")
-    ran([go, "install", *lean, f"{path}/cmd/kwok@{version}"], environment, BUILD_TIMEOUT_S)
+    ran([go, "install", *FLAGS, f"{path}/cmd/kwok@{version}"], environment, BUILD_TIMEOUT_S)
     told = subprocess.run(  # noqa: S603
         [go, "mod", "download", "-json", KWOK], env=environment, capture_output=True, check=True
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,15 +15,36 @@ pytestmark = [pytest.mark.nightly, pytest.mark.timeout(3 * 3600)]  # the first t
 
 NAME = "vectide"
 WAIT_S = 120
+_numbers = itertools.count()
 
 
 @pytest.fixture
-def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> str:
+def namespace(cluster: Cluster) -> str:
     """One of its own, which takes only pods of the profile "restricted"."""
-    name = f"n{request.node.name.encode().hex()[-20:]}"
+    name = f"test-{next(_numbers)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.make({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     return name
+
+
+@pytest.fixture
+def models(cluster: Cluster, namespace: str) -> None:
+    """The volume that an example expects to be there."""
+    name, volume = "models", f"models-of-{namespace}"
+    common = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
+    for kind, where, spec in (
+        (
+            "PersistentVolume",
+            {"name": volume},
+            {"capacity": {"storage": "1Gi"}, "hostPath": {"path": "/models"}},
+        ),
+        (
+            "PersistentVolumeClaim",
+            {"name": name, "namespace": namespace},
+            {"resources": {"requests": {"storage": "1Gi"}}, "volumeName": volume},
+        ),
+    ):
+        cluster.make({"apiVersion": "v1", "kind": kind, "metadata": where, "spec": {**common, **spec}})
 
 
 @pytest.fixture
@@ -71,6 +93,7 @@ def test_the_api_server_refuses_what_is_wrong_with_its_path(cluster: Cluster, na
     assert "spec.groups[0].rules[0]" in refusal("PrometheusRule", "spec.groups.0.rules.0.expr", ["up"])
 
 
+@pytest.mark.usefixtures("models")
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_each_example_is_installed_upgraded_and_rolled_back(
     cluster: Cluster, namespace: str, helm: Any, example: str
