@@ -61,9 +61,12 @@ def deployment(cluster: Cluster, namespace: str) -> Mapping[str, Any]:
     return answer.body
 
 
+@pytest.mark.parametrize("tls", [{}, {"secret": "certificate"}], ids=["http", "https"])
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_every_document_is_taken_strictly(cluster: Cluster, namespace: str, example: str) -> None:
-    documents = render(EXAMPLES[example], namespace=namespace)
+def test_every_document_is_taken_strictly(
+    cluster: Cluster, namespace: str, example: str, tls: Mapping[str, str]
+) -> None:
+    documents = render({**EXAMPLES[example], "tls": tls}, namespace=namespace)
     answers = {document["kind"]: cluster.judge(document) for document in documents}
     assert {kind: answer.message for kind, answer in answers.items() if answer.status >= 300} == {}
     assert len(answers) > 5
