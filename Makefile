@@ -46,6 +46,10 @@ test-image: setup image ## build the image, and start the service from it
 chart: setup ## the Helm chart, alert rules and compose file, promtool included (of Debian where it is not installed)
 	@VECTIDE_CHART_MUST_RUN=1 $(BIN)/python -m pytest tests/deploy $(ARGS)
 
+.PHONY: kube
+kube: setup ## the chart on a real API server, built from Go modules the first time (needs Go 1.26): posted strictly, installed, upgraded
+	@$(BIN)/python -m pytest -m nightly -rs tests/kube $(ARGS)
+
 .PHONY: simulate
 simulate: setup ## the pump against simulated parts: SEEDS=10000 from FIRST=0
 	@$(BIN)/python -m tests.simulation.run $(FIRST) $(SEEDS)
@@ -101,7 +105,7 @@ site: setup ## the docs as a site, in build/site; a link or heading that there i
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 .PHONY: nightly
-nightly: setup ## whatever takes longer: the real stack, replicas by lag, many more simulated seeds, every planted defect, the benchmark
+nightly: setup ## whatever takes longer: the real stack, replicas by lag, the chart on a real API server, many more simulated seeds, every planted defect, the benchmark
 	@$(BIN)/python -m pytest -m nightly
 	@$(MAKE) test-real
 	@$(MAKE) test-image

@@ -20,7 +20,7 @@ EXAMPLES: Final = {
 #: The oldest and the newest Kubernetes that is checked.
 VERSIONS: Final = ("1.27", "1.37")
 #: Operators: where the models of their API are.
-_MODELS: Final = {
+MODELS: Final = {
     "keda.sh/v1alpha1": "cloudcoil.models.keda.v1alpha1",
     "monitoring.coreos.com/v1": "cloudcoil.models.prometheus_operator.v1",
 }
@@ -51,8 +51,8 @@ def container(documents: list[Document]) -> Any:
 
 def problems(document: Document) -> Iterator[str]:
     """What is wrong with a document by the schema of its API: wrong values, and fields that there are not."""
-    if document["apiVersion"] in _MODELS:
-        model = getattr(importlib.import_module(_MODELS[document["apiVersion"]]), document["kind"])
+    if document["apiVersion"] in MODELS:
+        model = getattr(importlib.import_module(MODELS[document["apiVersion"]]), document["kind"])
         try:
             parsed = model.model_validate(document)
         except ValueError as error:

@@ -1,12 +1,15 @@
-"""Alerts on what a process that really is halted, stale and rid of records says at ``/metrics``.
+"""Alerts on what a process says at ``/metrics`` that really is halted, stale and rid of records, or is well.
 
 What it says before and after is stretched over half an hour, and given to promtool.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from tests.pipeline.shop import Shop, running, until
 
+from vectide.core.model import Record
 from vectide.testing.broker import BrokerProcess
 from vectide.testing.postgres import EmbeddedPostgres
 
@@ -33,6 +37,13 @@ def shop() -> Iterator[Shop]:
         yield Shop(broker, postgres)
 
 
+def just_now(record: Record) -> Record:
+    """The change as if the source had made it now."""
+    value = json.loads(record.value or b"")
+    value["source"]["ts_ms"] = value["ts_ms"] = int(time.time() * 1000)
+    return replace(record, value=json.dumps(value).encode())
+
+
 def samples(exposition: str) -> Samples:
     """Series -> kind and value."""
     found = {}
@@ -45,6 +56,10 @@ def samples(exposition: str) -> Samples:
     return found
 
 
+def lag(told: Samples) -> float:
+    return sum(value for series, (_, value) in told.items() if series.startswith("vectide_lag_records{"))
+
+
 def stretched(before: Samples, after: Samples) -> list[dict[str, str]]:
     """For five minutes as before; then as after, with counters going on as they have."""
     series = []
@@ -55,10 +70,13 @@ def stretched(before: Samples, after: Samples) -> list[dict[str, str]]:
     return series
 
 
-def firing(promtool: str, series: list[dict[str, str]], alert: str, minute: int, folder: Path) -> str:
-    """What promtool has against this alert firing then; empty when it does."""
-    expected = [{"labels": f'{{alertname="{alert}"}}', "value": 1}]
-    query = f'count by (alertname) (ALERTS{{alertname="{alert}", alertstate="firing"}})'
+def objection(
+    promtool: str, series: list[dict[str, str]], minute: int, folder: Path, firing: str = ""
+) -> str:
+    """What promtool has against this alert firing then (without one: against silence); empty for nothing."""
+    named = f'alertname="{firing}", ' if firing else ""
+    expected = [{"labels": f'{{alertname="{firing}"}}', "value": 1}] if firing else []
+    query = f'count by (alertname) (ALERTS{{{named}alertstate="firing"}})'
     case = {
         "interval": "1m",
         "input_series": series,
@@ -96,8 +114,20 @@ def test_a_halted_and_stale_process_that_puts_records_aside_is_told_of(
     wrong = {
         alert: problem
         for alert, minute in (("VectideHalted", 10), ("VectideDeadLetters", 10), ("VectideStale", 30))
-        if (problem := firing(promtool, series, alert, minute, tmp_path))
+        if (problem := objection(promtool, series, minute, tmp_path, firing=alert))
     }
     assert wrong == {}
-    assert firing(promtool, stretched(before, before), "VectideHalted", 30, tmp_path)
-    assert firing(promtool, stretched(before, before), "VectideDeadLetters", 30, tmp_path)
+
+
+@pytest.mark.timeout(400)
+def test_a_process_that_keeps_up_sets_off_nothing(shop: Shop, promtool: str, tmp_path: Path) -> None:
+    def produced(*rows: int) -> Samples:
+        shop.produce(*(just_now(shop.upsert(row, f"row {row}")) for row in rows))
+        until(lambda: shop.exists() and set(rows) <= shop.stored().keys(), f"{rows} to be stored", PATIENCE_S)
+        until(lambda: lag(samples(service.get("/metrics")[1])) == 0, "the lag to be 0")
+        return samples(service.get("/metrics")[1])
+
+    with running(shop.environment()) as service:
+        series = stretched(produced(1, 2), produced(3, 4, 5))
+    assert any("vectide_freshness_seconds_bucket" in one["series"] for one in series)
+    assert objection(promtool, series, 30, tmp_path) == ""

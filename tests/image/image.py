@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 #: Makes the file system of the image this process's own, read-only, with what was mounted; then becomes the
-#: command. Arguments: the root, a folder to mount it on, the user, pairs of "what:where", "--", the command.
+#: command, which can gain no rights. Arguments: the root, a folder to mount it on, the user, pairs of
+#: "what:where", "--", the command.
 _ENTER: Final = """
 set -eu
 root=$1 at=$2 user=$3; shift 3
@@ -21,7 +22,7 @@ mount -t proc proc "$at/proc"
 mount --rbind /dev "$at/dev"
 while [ "$1" != -- ]; do mount --bind -o ro "${1%%:*}" "$at${1#*:}"; shift; done
 shift
-exec chroot --userspec="$user" "$at" "$@"
+exec setpriv --no-new-privs chroot --userspec="$user" "$at" "$@"
 """
 
 
@@ -50,11 +51,17 @@ class Image:
         return dict(line.split("=", 1) for line in self.config["Env"])
 
     def entering(
-        self, mount_point: Path, command: Sequence[str], mounts: Mapping[Path, str] | None = None
+        self,
+        mount_point: Path,
+        command: Sequence[str],
+        mounts: Mapping[Path, str] | None = None,
+        user: str = "",
     ) -> list[str]:
-        """The command line that runs ``command`` inside; ``mounts``: files and folders of here, and where
-        they are seen there. The process started is the command itself: signals reach it."""
+        """The command line that runs ``command`` inside, as the image's user unless told; ``mounts``: files
+        and folders of here, and where they are seen there. The process started is the command itself:
+        signals reach it."""
         mount_point.mkdir(exist_ok=True)
         pairs = [f"{what}:{where}" for what, where in (mounts or {}).items()]
         enter = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _ENTER, "enter"]
-        return [*enter, str(self.root), str(mount_point), str(self.config["User"]), *pairs, "--", *command]
+        who = user or str(self.config["User"])
+        return [*enter, str(self.root), str(mount_point), who, *pairs, "--", *command]

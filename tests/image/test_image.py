@@ -13,7 +13,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from tests.deploy.chart import container, render
+from tests.deploy.chart import container, one, render
 from tests.image.image import Image
 from tests.pipeline.shop import Shop, until
 from tests.real.processes import Child, free_port
@@ -74,7 +74,10 @@ class Pod:
     command: list[str]
     environment: dict[str, str]
     mounts: dict[Path, str]
-    ready_path: str
+    user: str
+    #: What is asked of it, by what for: liveness, readiness, startup.
+    probes: dict[str, str]
+    grace_s: int
 
 
 def pod_of(shop: Shop, image: Image, folder: Path) -> Pod:
@@ -99,14 +102,17 @@ def pod_of(shop: Shop, image: Image, folder: Path) -> Pod:
         (folder / volume).mkdir()
         for name, text in files.items():
             (folder / volume / name).write_text(text, "utf-8")
-    told = container(documents)
+    told, spec = container(documents), one(documents, "Deployment")["spec"]["template"]["spec"]
+    rights = spec["securityContext"]
     mounts = {folder / mount["name"]: mount["mountPath"] for mount in told["volumeMounts"]}
     assert {path.name for path in mounts} == contents.keys()
     return Pod(
         [*image.config["Entrypoint"], *told["args"]],
         {entry["name"]: entry["value"] for entry in told["env"]},
         mounts,
-        told["readinessProbe"]["httpGet"]["path"],
+        f"{rights['runAsUser']}:{rights['runAsGroup']}",
+        {name: told[name]["httpGet"]["path"] for name in told if name.endswith("Probe")},
+        spec["terminationGracePeriodSeconds"],
     )
 
 
@@ -121,18 +127,24 @@ def test_pod_of_the_chart_runs_from_the_image_streams_and_stops_when_told(
         "VECTIDE_HTTP__HOST": "127.0.0.1",
         "VECTIDE_HTTP__PORT": str(port),
     }
-    command = image.entering(tmp_path / "root", pod.command, pod.mounts)
+    command = image.entering(tmp_path / "root", pod.command, pod.mounts, pod.user)
     shop.produce(shop.upsert(1, "headphones"))
     with Child("vectide-image", command, tmp_path, environment) as service:
-        service.wait_ready("is ready", lambda: answer(port, pod.ready_path)[0] == 200, 60)
+        service.wait_ready("is ready", lambda: answer(port, pod.probes["readinessProbe"])[0] == 200, 60)
+        assert {name: answer(port, path)[0] for name, path in pod.probes.items()} == {
+            "startupProbe": 200,
+            "livenessProbe": 200,
+            "readinessProbe": 200,
+        }
         until(lambda: list(shop.stored()) == [1], "the row to be stored")
         health = image.config["Healthcheck"]["Test"]
         assert health[0] == "CMD"
         probed = inside(image, tmp_path, *health[1:], VECTIDE_HTTP__PORT=str(port))
         assert probed.returncode == 0, probed.stderr
         status = Path(f"/proc/{service.pid}/status").read_text("utf-8")
-        assert re.search(r"^Uid:\t10001\t10001", status, re.MULTILINE)
-        assert service.stop(30) == 0, service.log_tail()
+        for line in (r"Uid:\t10001\t10001", r"Gid:\t10001\t10001", r"CapEff:\t0+$", r"NoNewPrivs:\t1"):
+            assert re.search(f"^{line}", status, re.MULTILINE), line
+        assert service.stop(pod.grace_s) == 0, service.log_tail()
 
 
 def test_health_check_fails_where_nothing_listens(image: Image, tmp_path: Path) -> None:
