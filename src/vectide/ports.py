@@ -278,6 +278,8 @@ class Capabilities:
     #: Lists hold values of one scalar type, at least one: others are written as canonical JSON text, an
     #: empty one is left out.
     uniform_lists: bool = False
+    #: Lists hold texts: others are written as canonical JSON text.
+    text_lists: bool = False
     #: Vectors of metric cosine come back from a scan with length 1, whatever length they had.
     unit_vectors: bool = False
 
@@ -291,6 +293,7 @@ class Capabilities:
             null_metadata=self.null_metadata,
             nul_in_text=self.nul_in_text,
             uniform_lists=self.uniform_lists,
+            text_lists=self.text_lists,
         )
 
 
