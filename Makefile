@@ -32,7 +32,7 @@ test: setup ## unit, contract, pipeline and simulation tests (ARGS= goes to pyte
 
 .PHONY: test-real
 test-real: setup ## the service on a real Kafka, Connect, Debezium, registry, PostgreSQL and MariaDB; needs Java 17 and Maven
-	@$(BIN)/python -m pytest -m real -rs tests/real $(ARGS)
+	@$(BIN)/python -m pytest -m "real and not nightly" -rs tests/real $(ARGS)
 
 .PHONY: image
 image: ## build deploy/Dockerfile without a container engine (root on Debian), and say where it was unpacked
@@ -96,8 +96,12 @@ docs: setup ## write the pages that are made from the code
 docs-check: setup ## verify that those pages are up to date, and that the links between pages lead somewhere
 	@$(BIN)/python -m scripts.generate_docs --check
 
+.PHONY: site
+site: setup ## the docs as a site, in build/site; a link or heading that there is not is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 .PHONY: nightly
-nightly: setup ## whatever takes longer: the real stack, many more simulated seeds, every planted defect, the benchmark
+nightly: setup ## whatever takes longer: the real stack, replicas by lag, many more simulated seeds, every planted defect, the benchmark
 	@$(BIN)/python -m pytest -m nightly
 	@$(MAKE) test-real
 	@$(MAKE) test-image

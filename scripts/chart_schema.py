@@ -10,7 +10,10 @@ from typing import Any, Final
 from vectide.settings import VariableDoc
 
 #: What the chart itself sets.
-OWN: Final = ("VECTIDE_HTTP__HOST", "VECTIDE_HTTP__PORT", "VECTIDE_TABLES")
+OWN: Final = (
+    *(f"VECTIDE_HTTP__{name}" for name in ("HOST", "PORT", "CERTIFICATE_PATH", "KEY_PATH")),
+    "VECTIDE_TABLES",
+)
 _KINDS: Final[dict[str, dict[str, Any]]] = {
     "text": {"type": "string"},
     "list": {"type": "string"},

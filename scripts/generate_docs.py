@@ -15,8 +15,12 @@ from typing import Final, get_type_hints
 from scripts import case_index, chart_schema, stores_page
 from scripts.cli_page import cli_page
 from scripts.links import broken_links
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from vectide.core import signals
+from vectide.core.health import Health
+from vectide.ops.http import OPEN_PATHS, build_app
 from vectide.settings import PREFIX, Settings, VariableDoc, describe
 from vectide.settings_sections import Section
 from vectide.settings_tables import INNER_SECTIONS, TableSettings
@@ -117,6 +121,36 @@ def metrics_page() -> str:
     )
 
 
+# --- HTTP -----------------------------------------------------------------------------------------------
+
+
+def http_page() -> str:
+    """Every route of the HTTP port."""
+    app = build_app(lambda: Health(live=True, ready=True, state="", reason=""), bytes)
+    assert isinstance(app, Starlette)
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    rows = [
+        [
+            f"`{method} {route.path}`",
+            "" if route.path in OPEN_PATHS else "yes",
+            _doc(route.endpoint),
+        ]
+        for route in routes
+        for method in sorted((route.methods or set()) - {"HEAD"})
+    ]
+    return _page(
+        [
+            NOTICE,
+            "# HTTP",
+            "",
+            "What the port says that `VECTIDE_HTTP__HOST` and `__PORT` name. [Token, HTTPS and "
+            "limits](../operations.md#the-http-port); [states](../operations.md#states).",
+            "",
+            *_table("request|token|answer", rows),
+        ]
+    )
+
+
 # --- Markdown -------------------------------------------------------------------------------------------
 
 
@@ -151,6 +185,7 @@ def _doc(documented: object) -> str:
 PAGES: Final[Mapping[Path, Callable[[], str]]] = {
     DOCS / "reference" / "settings.md": settings_page,
     DOCS / "reference" / "metrics.md": metrics_page,
+    DOCS / "reference" / "http.md": http_page,
     DOCS / "reference" / "cli.md": lambda: cli_page(NOTICE),
     VALUES: lambda: chart_schema.updated(VALUES.read_text("utf-8"), describe()),
     STORES: lambda: stores_page.updated(STORES.read_text("utf-8")),

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-_FENCE: Final = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-_LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+FENCE: Final = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING: Final = re.compile(r"^#{1,6} +(.+?)\s*$", re.MULTILINE)
 _SKIPPED: Final = frozenset({".venv", ".git", "node_modules", "build", "dist"})
 
@@ -20,7 +20,7 @@ def broken_links(root: Path) -> list[str]:
 
 
 def _broken_in(page: Path) -> Iterator[str]:
-    for target in _LINK.findall(_FENCE.sub("", page.read_text("utf-8"))):
+    for target in LINK.findall(FENCE.sub("", page.read_text("utf-8"))):
         if re.match(r"[a-z]+:", target):
             continue
         name, _, anchor = target.partition("#")
@@ -33,5 +33,5 @@ def _broken_in(page: Path) -> Iterator[str]:
 
 def _anchors(page: Path) -> set[str]:
     """The headings as links name them: lower case, punctuation dropped, spaces as hyphens."""
-    headings = _HEADING.findall(_FENCE.sub("", page.read_text("utf-8")))
+    headings = _HEADING.findall(FENCE.sub("", page.read_text("utf-8")))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

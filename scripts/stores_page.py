@@ -23,6 +23,7 @@ MEANINGS: Final[dict[str, str]] = {
     "nul_in_text": "texts may hold NUL characters; else they are refused by name",
     "uniform_lists": "a list of several types is canonical JSON text, an empty one is left out",
     "text_lists": "a list of anything but texts is canonical JSON text",
+    "filter_indexes": "[names to filter by](tables.md#names-to-filter-by) get an index; else it needs none",
     "unit_vectors": "the store scales vectors of metric cosine to length 1",
 }
 

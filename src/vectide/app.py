@@ -11,7 +11,9 @@ from vectide import __version__, codecs, embedders, stores
 from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import Kind
+from vectide.core.filters import FilterField
 from vectide.core.model import Change, DecodeError, Record, Upserted
+from vectide.core.pace import Rates
 from vectide.deadletters import KafkaDeadLetters
 from vectide.jobs.executor import SystemClock
 from vectide.jobs.parts import StreamPolicy
@@ -251,6 +253,7 @@ def policy_of(settings: Settings) -> StreamPolicy:
         write=write,
         lookup_concurrency=LOOKUP_CONCURRENCY,
         embed_concurrency=embedder.concurrency,
+        embed_rates=Rates(embedder.requests_per_minute, embedder.tokens_per_minute),
         write_concurrency=store.concurrency,
         embed_timeout_s=embedder.timeout_s,
         store_timeout_s=store.timeout_s,
@@ -266,9 +269,12 @@ def policy_of(settings: Settings) -> StreamPolicy:
 
 def collections_of(settings: Settings, embedder: Embedder) -> Mapping[str, CollectionSpec]:
     """What each collection must be."""
+    filters: dict[str, dict[str, FilterField]] = {}
+    for mapping in settings.mappings:
+        filters.setdefault(mapping.collection, {}).update({field.name: field for field in mapping.filters})
     return {
-        mapping.collection: CollectionSpec(mapping.collection, embedder.dimensions, embedder.space)
-        for mapping in settings.mappings
+        name: CollectionSpec(name, embedder.dimensions, embedder.space, filters=tuple(of.values()))
+        for name, of in filters.items()
     }
 
 

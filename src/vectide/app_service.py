@@ -33,6 +33,7 @@ from vectide.jobs.executor import SystemClock, ThreadExecutor, tune_interpreter
 from vectide.jobs.parts import Parts
 from vectide.jobs.stream import Stream
 from vectide.ops.http import HttpServer, ListenError, build_app
+from vectide.ops.http_connections import ServerCertificate
 from vectide.ops.logs import Logs
 from vectide.ops.metrics import PrometheusTelemetry
 from vectide.ops.stopping import Stopping
@@ -115,7 +116,13 @@ class Service:
             exposition_type=self._telemetry.content_type,
             token=token,
         )
-        return HttpServer(app, host=given.host, port=given.port)
+        certificate = None
+        if given.certificate_path and given.key_path:
+            certificate = ServerCertificate(given.certificate_path, given.key_path, self._old_certificate)
+        return HttpServer(app, host=given.host, port=given.port, certificate=certificate)
+
+    def _old_certificate(self, detail: str) -> None:
+        self._log.warning("certificate_not_renewed", detail=detail)
 
     def _health(self) -> Health:
         stage = self._stage

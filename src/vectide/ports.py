@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vectide.core.failures import Failure
+from vectide.core.filters import FilterField
 from vectide.core.model import Change, Columns, Point, Position, Record, Row, Stamp, Value
+from vectide.core.pace import Allowance
 from vectide.core.replays import Answer, Request
 from vectide.core.value import value
 from vectide.core.values import normalise
@@ -197,11 +199,13 @@ class EmbedderLimits:
 class Embeddings:
     """The answer to one call: one vector per text, in the order of the texts.
 
-    ``tokens`` is what the provider billed, None when it does not say.
+    ``tokens`` is what the provider billed, ``allowance`` what is left of its limits; None when it does not
+    say.
     """
 
     vectors: Matrix
     tokens: int | None = None
+    allowance: Allowance | None = None
 
 
 class Embedder(Protocol):
@@ -280,6 +284,8 @@ class Capabilities:
     uniform_lists: bool = False
     #: Lists hold texts: others are written as canonical JSON text.
     text_lists: bool = False
+    #: Names that are filtered by get an index of their type; else they are found without one of ours.
+    filter_indexes: bool = False
     #: Vectors of metric cosine come back from a scan with length 1, whatever length they had.
     unit_vectors: bool = False
 
@@ -299,12 +305,14 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class CollectionSpec:
-    """What a collection must be. ``metric`` is ``cosine``, ``dot`` or ``l2``."""
+    """What a collection must be. ``metric`` is ``cosine``, ``dot`` or ``l2``. ``filters``: the metadata that
+    searches filter by, each name once."""
 
     name: str
     dimensions: int
     space: str
     metric: str = "cosine"
+    filters: tuple[FilterField, ...] = ()
 
 
 @value
@@ -314,12 +322,17 @@ class Put:
     Metadata names in ``keep`` have the value that the row's chunk 0 holds (their source column was
     unavailable), also in a chunk that is new. ``only_if_present``: this is chunk 0 of a row that had one;
     where it is gone, nothing is written (for stores that claim ``update_only``).
+
+    ``base``: the position of the row's chunk 0 when it was looked up, where later chunks stay as they were
+    then. Stores of atomic calls leave a row alone whose chunk 0 has another one by now, neither that nor the
+    position of this write: ``MISSING``.
     """
 
     point: Point
     vector: Vector
     keep: frozenset[str] = frozenset()
     only_if_present: bool = False
+    base: Position | None = None
 
 
 @value
@@ -329,7 +342,7 @@ class Patch:
     The stamp names the text of chunk 0. A point that holds another one (it was written after the look-up) is
     left alone: ``MISSING``.
     ``metadata`` replaces all metadata, except the names in ``keep``, which keep their stored value.
-    ``values`` replaces the kept embed columns, None leaves them.
+    ``values`` replaces the kept embed columns, None leaves them. ``base`` as for :class:`Put`.
     """
 
     row: Row
@@ -337,6 +350,7 @@ class Patch:
     stamp: Stamp
     keep: frozenset[str] = frozenset()
     values: Mapping[str, str | None] | None = None
+    base: Position | None = None
 
 
 @value
@@ -388,7 +402,8 @@ class Effect(Enum):
     """What became of one write."""
 
     APPLIED = "applied"
-    #: What is only for a row that is there (a patch, a mark, such a put) met none: look again.
+    #: What is only for a row that is there (a patch, a mark, such a put), or for the row as it was looked
+    #: up, met none: look again.
     MISSING = "missing"
     #: The store holds something newer; nothing was changed.
     SUPERSEDED = "superseded"
@@ -416,7 +431,8 @@ class Store(Protocol):
     def capabilities(self) -> Capabilities: ...
 
     def prepare(self, spec: CollectionSpec, deadline: Deadline) -> None:
-        """Create the collection, or verify that it is what ``spec`` says.
+        """Create the collection, or verify that it is what ``spec`` says. Indexes of its ``filters`` that are
+        missing are made, while others go on writing (for stores that claim ``filter_indexes``).
 
         Raises :class:`StartupRefused` naming both numbers when dimension, metric or space differ, or when
         credentials are refused; :class:`AdapterError` (transient) when the store cannot be reached.

@@ -312,6 +312,7 @@ def _contradictions(values: _Values, tables: Tables) -> Iterator[str]:
     yield from _store_contradictions(values["store"])
     yield from _source_contradictions(values["source"], tables)
     yield from registry_contradictions(f"{PREFIX}REGISTRY__", values["registry"])
+    yield from _http_contradictions(values["http"])
     topics: tuple[str, ...] = values["kafka"].get("topics", ())
     yield from _topic_contradictions(topics, tables)
     yield from _loops(values["dlq"], topics, tables)
@@ -329,6 +330,12 @@ def _embedder_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
         unless = f", unless {PREFIX}EMBEDDER__BASE_URL names a server that needs none"
         unless = unless if kind == "openai" else ""
         yield f"{PREFIX}EMBEDDER__API_KEY: required with the {kind} embedder{unless}"
+
+
+def _http_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
+    for name, other in (("certificate_path", "key_path"), ("key_path", "certificate_path")):
+        if given.get(name) and not given.get(other):
+            yield f"{PREFIX}HTTP__{other.upper()}: required with {PREFIX}HTTP__{name.upper()}"
 
 
 def _store_contradictions(given: Mapping[str, Any]) -> Iterator[str]:

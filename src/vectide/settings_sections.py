@@ -158,6 +158,7 @@ HttpUrl = Annotated[str, BeforeValidator(_http_url)]
 #: Several of them, separated by commas, none with a slash at its end.
 HttpUrls = Annotated[str, BeforeValidator(_http_urls), Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Rate = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 Concurrency = Annotated[int, Field(ge=1, le=256)]
 #: For choices: capitals do not matter.
 LOWER: Final = BeforeValidator(_lower)
@@ -225,6 +226,14 @@ class EmbedderSettings(Section):
     tokenizer: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
         description="Path of the model's tokenizer.json: its tokens are then counted, and not estimated.",
+    )
+    requests_per_minute: Rate | None = Field(
+        default=None,
+        description="Calls that the provider allows in a minute; with several replicas, the share of each.",
+    )
+    tokens_per_minute: Rate | None = Field(
+        default=None,
+        description="Tokens that the provider allows in a minute; with several replicas, the share of each.",
     )
     linger_ms: Milliseconds = Field(
         default=500, description="Longest wait for a call to fill, in milliseconds."
@@ -343,6 +352,14 @@ class HttpSettings(Section):
     )
     token: Credential | None = Field(
         default=None, description="Bearer token demanded everywhere except /livez, /readyz and /metrics."
+    )
+    certificate_path: str | None = Field(
+        default=None,
+        description="PEM file with the certificate to serve, its chain included: then HTTPS is spoken and "
+        "nothing else. Read again when it changes.",
+    )
+    key_path: str | None = Field(
+        default=None, description="PEM file with the certificate's key, without a password."
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from vectide.core.chunks import Chunking
+from vectide.core.filters import EVENT_FIELD_TYPES, FilterField, FilterType, filter_type_of
 from vectide.core.mapping import MappingError, MetadataField, TableMapping
 from vectide.core.softdelete import SoftDelete
 from vectide.core.template import Template, TemplateError
@@ -40,6 +41,8 @@ MIN_CHUNK_TOKENS: Final = 16
 
 #: What takes the place of required keys that are wrong, so that the others can be checked.
 _STAND_IN: Final = {"source": "-", "embed": {"columns": ["-"]}}
+
+_FILTER_TYPES: Final = [kind.value for kind in FilterType]
 
 Scalar = str | int | float | bool
 
@@ -79,6 +82,24 @@ def _pairs(item: Any) -> Iterator[tuple[str, str]]:
         yield item
     else:
         raise ValueError("must be a list of names and of {column: name in the store}")
+
+
+def _filter(value: Any) -> Any:
+    """``[a, {b: integer}]`` and ``{b: integer}`` as pairs (name in the store, type or None)."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return tuple(pair for item in items for pair in _filter_pairs(item))
+
+
+def _filter_pairs(item: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(item, str):
+        yield item, None
+    elif isinstance(item, Mapping):
+        unknown = [kind for kind in item.values() if kind not in _FILTER_TYPES]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is not a type: there are {', '.join(_FILTER_TYPES)}")
+        yield from item.items()
+    else:
+        raise ValueError("must be a list of names and of {name: type}")
 
 
 def _known_type(text: str) -> str:
@@ -139,6 +160,14 @@ class TableSettings(Section):
         default=(),
         description="Columns and event fields kept beside the vector, each a name or {column: name}.",
     )
+    filter: Annotated[
+        tuple[tuple[Name, str | None], ...],
+        BeforeValidator(_filter),
+    ] = Field(
+        default=(),
+        description="Metadata that searches filter by, each a name in the store or {name: type}; the store "
+        "makes an index of that type.",
+    )
     soft_delete: Annotated[SoftDeleteSettings, BeforeValidator(_soft_delete)] | None = Field(
         default=None, description="Column, or column and values, that mark a row as deleted."
     )
@@ -191,6 +220,10 @@ class TableSettings(Section):
     def _metadata_as_written(self, pairs: tuple[tuple[str, str], ...]) -> list[str | dict[str, str]]:
         return [name if name == source else {source: name} for source, name in pairs]
 
+    @field_serializer("filter")
+    def _filter_as_written(self, pairs: tuple[tuple[str, str | None], ...]) -> list[str | dict[str, str]]:
+        return [name if kind is None else {name: kind} for name, kind in pairs]
+
 
 #: The keys of a table that are mappings themselves.
 INNER_SECTIONS: Final[Mapping[Any, type[Section]]] = {
@@ -233,6 +266,7 @@ def parse_tables(text: str) -> Tables:
         if isinstance(content, dict) and isinstance(content.get("source"), str)
     }
     problems += _shared_sources(sources)
+    problems += _shared_collections(mappings)
     return Tables(settings, tuple(mappings), sources, tuple(problems))
 
 
@@ -327,6 +361,12 @@ def _meaning_problems(name: str, table: TableSettings) -> Iterator[str]:
     except WhereError as error:
         yield f"tables.{name}.where: {error}"
         table = table.model_copy(update={"where": None})
+    untyped = [by for by, kind in table.filter if kind is None and _filter_type(table, by) is None]
+    for by in untyped:
+        kinds = ", ".join(_FILTER_TYPES)
+        yield f"tables.{name}.filter: {by!r} has no declared type: write {{{by}: type}}, one of {kinds}"
+    if untyped:
+        table = table.model_copy(update={"filter": ()})
     try:
         _mapping(name, table, template)
     except MappingError as error:
@@ -345,6 +385,21 @@ def _where(table: TableSettings) -> Where | None:
     from vectide.settings_where import parse_where  # the SQL parser is only for those who need it
 
     return parse_where(table.where)
+
+
+def _filter_type(table: TableSettings, name: str) -> FilterType | None:
+    """The type of this name of metadata, where the table tells it. What is no metadata is refused later."""
+    source = next((source for source, target in table.metadata if target == name), None)
+    if source is None:
+        return FilterType.TEXT
+    if source in EVENT_FIELD_TYPES:
+        return EVENT_FIELD_TYPES[source]
+    return filter_type_of(table.types[source]) if source in table.types else None
+
+
+def _filters(table: TableSettings) -> Iterator[FilterField]:
+    for name, kind in table.filter:
+        yield FilterField(name, FilterType(kind) if kind else _filter_type(table, name) or FilterType.TEXT)
 
 
 def _mapping(name: str, table: TableSettings, template: Template) -> TableMapping:
@@ -366,6 +421,7 @@ def _mapping(name: str, table: TableSettings, template: Template) -> TableMappin
         types=tuple(table.types.items()),
         on_truncate=table.on_truncate,
         may_vanish=table.may_vanish,
+        filters=tuple(_filters(table)),
     )
 
 
@@ -377,6 +433,19 @@ def _shared_sources(sources: Mapping[str, str]) -> Iterator[str]:
             mine, theirs = sources[name], sources[other]
             if mine == theirs or _matches(mine, theirs) or _matches(theirs, mine):
                 yield f"tables.{name}.source: takes in the same topic as tables.{other}.source"
+
+
+def _shared_collections(mappings: Sequence[TableMapping]) -> Iterator[str]:
+    """A name has one index in a collection."""
+    for at, mine in enumerate(mappings):
+        for other in mappings[:at]:
+            theirs = {by.name: by.type for by in other.filters if mine.collection == other.collection}
+            for by in mine.filters:
+                if theirs.get(by.name, by.type) != by.type:
+                    yield (
+                        f"tables.{mine.table}.filter: {by.name!r} is {by.type.value} here and "
+                        f"{theirs[by.name].value} in tables.{other.table}, of the same collection"
+                    )
 
 
 def _matches(source: str, topic: str) -> bool:

@@ -13,8 +13,8 @@ import pytest
 
 from vectide.core.chunks import Chunking, chunks_of
 from vectide.core.failures import Kind
-from vectide.embedders import EXTRAS, KINDS, checked, load
-from vectide.ports import AdapterError, Deadline, Embedder, MissingExtra, StartupRefused
+from vectide.embedders import KINDS, checked, load
+from vectide.ports import AdapterError, Deadline, Embedder, StartupRefused
 from vectide.testing.embedding_apis import AZURE, COHERE, VOYAGE
 from vectide.testing.embedding_server import EmbeddingServer
 
@@ -263,19 +263,6 @@ def test_prepare_may_be_called_again(embedder: Embedder) -> None:
 
 
 # --- loading --------------------------------------------------------------------------------------------
-
-
-#: Where the SDK has another name than the kind.
-SDKS = {"azure": "openai", "voyage": "openai"}
-
-
-@pytest.mark.parametrize(("kind", "extra"), sorted(EXTRAS.items()))
-def test_missing_sdk_names_the_extra(kind: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in [name for name in sys.modules if name.startswith("vectide.embedders.")]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, SDKS.get(kind, kind), None)
-    with pytest.raises(MissingExtra, match=rf'pip install "vectide\[{extra}\]"'):
-        load(kind, model="m", api_key="k")
 
 
 def test_unknown_kind_names_the_known_ones() -> None:

@@ -15,6 +15,7 @@ from pymilvus import DataType, MilvusClient, exceptions
 
 from vectide import stores
 from vectide.core.failures import Failure, Kind
+from vectide.core.filters import FilterField, FilterType
 from vectide.ports import (
     APPLIED,
     MISSING,
@@ -29,6 +30,7 @@ from vectide.ports import (
 )
 from vectide.stores.milvus import MilvusStore
 from vectide.stores.milvus_errors import failure_of
+from vectide.stores.milvus_points import filter_index_of
 from vectide.testing.milvus_server import MilvusServer
 from vectide.testing.points import patch, put, row, stamp, vector
 
@@ -199,3 +201,12 @@ def test_the_clients_own_log_shows_nothing(
         failure(lambda: store.count("hunter2", deadline))
     assert "hunter2" not in caplog.text
     assert "hunter2" not in "".join(capfd.readouterr())
+
+
+def test_an_index_of_metadata_is_cast_to_what_is_declared() -> None:
+    """As the server's documentation has it; Milvus Lite has no such indexes."""
+    index = filter_index_of(FilterField('a "b"', FilterType.INTEGER))
+    assert index["params"] == {"json_path": r'metadata["a \"b\""]', "json_cast_type": "DOUBLE"}
+    assert (index["field_name"], index["index_type"]) == ("metadata", "INVERTED")
+    names = {filter_index_of(FilterField("a", kind))["index_name"] for kind in FilterType}
+    assert len(names) == 3  # texts and times, integers and numbers are indexed in one way

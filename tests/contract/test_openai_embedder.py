@@ -21,13 +21,15 @@ import openai
 import pytest
 
 from vectide.core.failures import Failure, Kind
+from vectide.core.pace import Allowance, Left
 from vectide.embedders.hashing import expected_vector
-from vectide.embedders.http_failures import duration_s, retry_after_s
+from vectide.embedders.http_failures import allowance_of, duration_s, retry_after_s
 from vectide.embedders.openai_answer import decode
 from vectide.embedders.openai_compatible import OpenAIEmbedder
 from vectide.embedders.openai_failures import failure_of
 from vectide.ports import AdapterError, Deadline, StartupRefused
 from vectide.testing.embedding_apis import Api
+from vectide.testing.embedding_limits import Buckets
 from vectide.testing.embedding_server import Contract, EmbeddingServer, Fault, RemoteControl
 
 DIMENSIONS = 32
@@ -569,6 +571,47 @@ def _response(status: int, headers: dict[str, str] | None = None) -> httpx2.Resp
 def test_waiting_time_is_read_from_the_headers(headers: dict[str, str], seconds: float | None) -> None:
     """Cases 123 and 124."""
     assert retry_after_s(headers, WALL_S) == pytest.approx(seconds)
+
+
+_LEFT = {
+    **{"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "59"},
+    **{"x-ratelimit-reset-requests": "1s", "x-ratelimit-limit-tokens": "150000"},
+    **{"x-ratelimit-remaining-tokens": "149984", "x-ratelimit-reset-tokens": "6m0s"},
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "allowance"),
+    [
+        ({}, Allowance(Left(59, 1), Left(149_984, 360))),
+        ({"x-ratelimit-limit-tokens": "0"}, Allowance(Left(59, 1))),
+        ({"x-ratelimit-limit-requests": "-1"}, Allowance(None, Left(149_984, 360))),
+        ({"x-ratelimit-remaining-requests": "-1"}, Allowance(None, Left(149_984, 360))),
+        ({"x-ratelimit-reset-requests": "soon"}, Allowance(None, Left(149_984, 360))),
+        (dict.fromkeys(_LEFT, ""), None),
+    ],
+)
+def test_what_is_left_of_the_limits_is_read_from_the_headers(
+    changed: dict[str, str], allowance: Allowance | None
+) -> None:
+    """The first as in OpenAI's guide; other values as from Azure."""
+    assert allowance_of(_LEFT | changed) == allowance
+
+
+def test_the_limits_of_a_server_are_told_with_good_answers_and_with_refusals(
+    make: Callable[..., OpenAIEmbedder],
+) -> None:
+    with EmbeddingServer(dimensions=DIMENSIONS, limiter=Buckets(2, 600)) as server:
+        embedder = make(server.url)
+        embedder.prepare(within())
+        allowance = embedder.embed(TEXTS, within()).allowance
+        assert allowance is not None
+        assert allowance.requests is not None
+        assert allowance.requests.remaining == 0
+        assert 50 < allowance.requests.reset_s <= 60
+        failure = failure_from(embedder)
+        assert (failure.kind, failure.cause) == (Kind.THROTTLED, "rate_limited")
+        assert failure.retry_after_s == pytest.approx(30, abs=10)
 
 
 @pytest.mark.parametrize(

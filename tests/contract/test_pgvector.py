@@ -14,10 +14,13 @@ from contextlib import closing
 import numpy as np
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
+from psycopg.types.json import Jsonb
 
 from vectide import stores
 from vectide.core.failures import Failure, Kind
+from vectide.core.filters import FilterField, FilterType
 from vectide.core.model import Row
 from vectide.ports import (
     APPLIED,
@@ -585,3 +588,95 @@ def test_the_newest_position_wins_whatever_the_order_of_concurrent_writers(
     assert len(effects) == 32 * 20
     assert set(effects) == {APPLIED, SUPERSEDED}
     assert pg.stamps("items", rows, deadline) == [stamp(32)] * 20
+
+
+# --- indexes of metadata --------------------------------------------------------------------------------
+
+FILTERED = CollectionSpec(
+    "items",
+    4,
+    "test/model/4",
+    filters=(FilterField("color", FilterType.TEXT), FilterField("size", FilterType.INTEGER)),
+)
+
+
+def filter_indexes(sql: psycopg.Connection) -> list[str]:
+    found = sql.execute(
+        "SELECT indexdef, indisvalid FROM pg_indexes JOIN pg_index ON indexrelid = to_regclass(indexname)"
+        " WHERE tablename = 'items' AND schemaname = current_schema() AND indexname LIKE 'filter%'"
+    ).fetchall()
+    assert all(valid for _, valid in found)
+    return sorted(definition.partition(" USING ")[2] for definition, _ in found)
+
+
+BOTH = ["btree (((metadata -> 'size'::text)))", "hash (((metadata -> 'color'::text)))"]
+
+
+def test_declared_names_have_indexes_that_searches_use(
+    pg: PgVectorStore, sql: psycopg.Connection, deadline: Deadline
+) -> None:
+    many = [put(row(i), metadata={"color": f"c{i}", "size": i}, at=vector(1.0, i / 500)) for i in range(500)]
+    pg.write("items", many, deadline)
+    for _ in range(2):
+        pg.prepare(FILTERED, deadline)
+        assert filter_indexes(sql) == BOTH
+    sql.execute("ANALYZE items")
+    for filters, index in (({"size": 7}, "btree"), ({"color": "c7"}, "hash")):
+        [hit] = pg.search("items", vector(1.0), 5, deadline, filters)
+        assert hit.row == row(7)
+        value = Jsonb(filters)
+        [name] = filters
+        query = SQL(
+            "EXPLAIN SELECT FROM items WHERE metadata @> {value} AND metadata -> {name} = {value} -> {name}"
+        )
+        plan = sql.execute(query.format(value=value, name=name)).fetchall()
+        assert any("Index Scan" in line and "filter_" in line for (line,) in plan), (index, plan)
+
+
+def test_an_index_is_made_while_others_write(
+    pg: PgVectorStore, sql: psycopg.Connection, postgres: EmbeddedPostgres, deadline: Deadline
+) -> None:
+    """A transaction that is open keeps it waiting, but nobody else."""
+    sql.execute("BEGIN")
+    sql.execute("LOCK TABLE items IN ROW EXCLUSIVE MODE")  # as a write does
+    making = threading.Thread(target=pg.prepare, args=(FILTERED, deadline))
+    making.start()
+    with psycopg.connect(postgres.dsn, autocommit=True) as watching:
+        query = "SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%'"
+        while watching.execute(query).fetchone() == (0,):
+            assert making.is_alive()
+    for i in range(20):
+        assert pg.write("items", [put(row(i), i, metadata={"size": i})], deadline) == [APPLIED]
+    assert making.is_alive()
+    sql.execute("ROLLBACK")
+    making.join()
+    assert filter_indexes(sql) == BOTH
+    assert [hit.row for hit in pg.search("items", vector(1.0), 5, deadline, {"size": 7})] == [row(7)]
+
+
+def test_what_is_left_of_an_index_is_made_anew(
+    pg: PgVectorStore, sql: psycopg.Connection, deadline: Deadline
+) -> None:
+    """Its maker was killed on the way."""
+    pg.prepare(FILTERED, deadline)
+    sql.execute(
+        "UPDATE pg_index SET indisvalid = false FROM pg_class c WHERE c.oid = indexrelid"
+        " AND c.relname LIKE 'filter%' AND indrelid = 'items'::regclass"
+    )
+    pg.prepare(FILTERED, deadline)
+    assert filter_indexes(sql) == BOTH
+
+
+def test_who_may_not_make_an_index_is_refused(
+    postgres: EmbeddedPostgres, pg: PgVectorStore, sql: psycopg.Connection, schema: str, deadline: Deadline
+) -> None:
+    role = f"writer_{schema}"
+    sql.execute(SQL("CREATE ROLE {} LOGIN").format(Identifier(role)))
+    sql.execute(SQL("GRANT USAGE ON SCHEMA {} TO {}").format(Identifier(schema), Identifier(role)))
+    sql.execute(
+        SQL("GRANT ALL ON ALL TABLES IN SCHEMA {} TO {}").format(Identifier(schema), Identifier(role))
+    )
+    with closing(PgVectorStore(make_conninfo(postgres.dsn, user=role), schema=schema)) as writer:
+        writer.prepare(SPEC, deadline)
+        with pytest.raises(StartupRefused, match="must be owner of table items"):
+            writer.prepare(FILTERED, deadline)

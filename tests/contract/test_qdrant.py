@@ -16,6 +16,7 @@ from qdrant_client.http import exceptions
 
 from vectide import stores
 from vectide.core.failures import Failure, Kind
+from vectide.core.filters import FilterField, FilterType
 from vectide.ports import (
     APPLIED,
     AdapterError,
@@ -364,3 +365,40 @@ def test_a_vector_goes_to_the_server_as_it_is(server: QdrantServer, deadline: De
         [point], _ = store.scan("items", None, 10, deadline, vectors=True)
     assert point.vector is not None
     assert point.vector.tolist() == numbers.tolist()
+
+
+# --- indexes of metadata --------------------------------------------------------------------------------
+
+
+def test_each_declared_name_has_an_index_of_its_type(
+    qdrant: QdrantStore, client: QdrantClient, deadline: Deadline
+) -> None:
+    kinds = {
+        "text": "keyword",
+        "integer": "integer",
+        "number": "float",
+        "boolean": "bool",
+        "time": "datetime",
+    }
+    fields = tuple(FilterField(f"a {kind}", FilterType(kind)) for kind in kinds)
+    filters = (*fields, FilterField("plain", FilterType.INTEGER))
+    spec = CollectionSpec("items", 4, "test/model/4", filters=filters)
+    qdrant.write("items", [put(row(1), metadata={"plain": 5, "a text": "x"})], deadline)
+    qdrant.prepare(spec, deadline)
+    found = client.get_collection("items").payload_schema
+    wanted = {f'"a {kind}"': type_ for kind, type_ in kinds.items()} | {"plain": "integer"}
+    assert {name: of.data_type.value for name, of in found.items()} == wanted | {"_vectide.row": "uuid"}
+    assert (found["plain"].points, found['"a text"'].points) == (1, 1)
+    qdrant.prepare(spec, deadline)
+
+
+def test_an_index_of_another_type_is_refused_with_both(
+    qdrant: QdrantStore, client: QdrantClient, deadline: Deadline
+) -> None:
+    client.create_payload_index("items", "price", models.PayloadSchemaType.KEYWORD)
+    spec = CollectionSpec("items", 4, "test/model/4", filters=(FilterField("price", FilterType.INTEGER),))
+    for call in (qdrant.verify, qdrant.prepare):
+        with pytest.raises(StartupRefused, match=r"'price' is of type keyword.*needs integer"):
+            call(spec, deadline)
+    text = CollectionSpec("items", 4, "test/model/4", filters=(FilterField("price", FilterType.TEXT),))
+    qdrant.prepare(text, deadline)

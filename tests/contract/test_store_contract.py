@@ -13,6 +13,7 @@ import pytest
 from vectide import stores
 from vectide.core.chunks import MAX_CHUNKS
 from vectide.core.failures import Kind
+from vectide.core.filters import FilterField, FilterType
 from vectide.core.model import Position, Row, SourcePosition, Stamp, Value, text_hash
 from vectide.ports import (
     APPLIED,
@@ -492,6 +493,31 @@ def test_an_older_removal_leaves_a_row_that_came_back(conditional: Points) -> No
     assert conditional.write(Remove(one, ids, older[0])) == [APPLIED]
 
 
+def test_chunks_that_shall_stay_are_those_that_were_looked_up(points: Points) -> None:
+    """Invariants 3 and 8: where another writer has changed the row since, what stays of it may not be what
+    the change was planned on."""
+    if not points.store.capabilities.atomic_calls:
+        pytest.skip("the store does not claim atomic calls")
+    one, before = row(1), stamp(5).position
+    points.write(put(one, 5), put_chunk(one, 1, text="b"))
+    points.write(put(one, 7, text="other"), trim(one, "b"))
+    stays: list[Write] = [patch_chunks(one, ("b", 1), metadata={}), trim(one, stay=("b",))]
+    for head in (put(one, 9), patch(one, 9, text="other")):
+        writes = [replace(head, base=before), *stays]
+        assert points.write(*writes, put(row(2), 1)) == [MISSING] * len(writes) + [APPLIED]
+    assert chunks_of(points, one) == {0: ("other", {})}
+    now: list[Write] = [
+        replace(put(one, 9), base=stamp(7).position),
+        put_chunk(one, 1),
+        trim(one, stay=("more 1",)),
+    ]
+    assert points.write(*now) == [APPLIED] * 3
+    assert points.write(*now) == [APPLIED] * 3  # an answer that was lost
+    points.write(Remove(one, (one.head_id,)))
+    assert points.write(*now) == [MISSING] * 3
+    assert chunks_of(points, one) == {}
+
+
 # --- updates only ---------------------------------------------------------------------------------------
 
 
@@ -800,6 +826,76 @@ def test_filters_compare_whole_values_by_type(points: Points) -> None:
         found = [row(i)] if points.legal({"v": value}) else []
         assert [hit.row for hit in points.search(vector(1.0), v=value)] == found, value
     assert points.search(vector(1.0), v=1, w=2) == []
+
+
+FILTERS = (
+    FilterField("color", FilterType.TEXT),
+    FilterField("size", FilterType.INTEGER),
+    FilterField("price", FilterType.NUMBER),
+    FilterField("sold", FilterType.BOOLEAN),
+    FilterField("made", FilterType.TIME),
+    FilterField("a b.c", FilterType.TEXT),
+)
+FILTERED: dict[str, list[Value]] = {
+    "color": ["red", "green", "r" * 5000],
+    "size": [1, 2**53, -7],
+    "price": [0.5, 19.9, -1e300],
+    "sold": [True, False],
+    "made": ["2026-02-28", "2026-02-28T23:59:59.123456", "2026-02-28T23:59:59.123456Z"],
+    "a b.c": ["x", "y"],
+}
+
+
+def filtered_rows() -> list[Put]:
+    return [
+        put(row(f"{name} {i}"), metadata={name: value})
+        for name, values in FILTERED.items()
+        for i, value in enumerate(values)
+    ]
+
+
+def assert_filters_find_their_rows(points: Points) -> None:
+    for name, values in FILTERED.items():
+        for i, value in enumerate(values):
+            equal: dict[str, Any] = {name: value}
+            assert [hit.row for hit in points.search(vector(1.0), **equal)] == [row(f"{name} {i}")], equal
+        nothing: dict[str, Any] = {name: "something else"}
+        assert points.search(vector(1.0), **nothing) == []
+
+
+def test_filters_may_be_declared_for_what_is_there_already_and_more_than_once(points: Points) -> None:
+    """Their indexes are made when they are missing, and hold what was written before and after."""
+    written = filtered_rows()
+    points.write(*written[::2])
+    spec = CollectionSpec(ITEMS, 4, "test/model/4", filters=FILTERS)
+    for _ in range(2):
+        points.store.prepare(spec, points.deadline)
+    points.write(*written[1::2])
+    assert_filters_find_their_rows(points)
+    points.store.prepare(CollectionSpec(ITEMS, 4, "test/model/4"), points.deadline)
+    assert_filters_find_their_rows(points)
+
+
+def test_filters_may_be_declared_for_a_new_collection(backend: Any, deadline: Deadline) -> None:
+    backend.store.prepare(CollectionSpec("filtered", 4, "s", filters=FILTERS), deadline)
+    points = Points(backend.store, deadline, "filtered")
+    points.write(*filtered_rows())
+    assert_filters_find_their_rows(points)
+    points.write(patch(row("color 0"), 1, metadata={"color": "blue"}), put(row("size 0"), 1))
+    assert [hit.row for hit in points.search(vector(1.0), color="blue")] == [row("color 0")]
+    assert points.search(vector(1.0), color="red") == points.search(vector(1.0), size=1) == []
+
+
+def test_a_value_of_another_type_than_declared_is_kept(backend: Any, deadline: Deadline) -> None:
+    """Case 52. An index may not know it: a search finds it or does not, and nothing else."""
+    backend.store.prepare(CollectionSpec("filtered", 4, "s", filters=FILTERS), deadline)
+    points = Points(backend.store, deadline, "filtered")
+    values: list[Value] = ["much", True, 5, 2.5, ["a"]]
+    points.write(*(put(row(i), metadata={"size": v, "color": v, "sold": v}) for i, v in enumerate(values)))
+    for i, value in enumerate(values):
+        assert points.metadata(row(i)) == {"size": value, "color": value, "sold": value}
+        hits = points.search(vector(1.0), size=value, color=value, sold=value)
+        assert [hit.row for hit in hits] in ([row(i)], []), value
 
 
 def test_searching_an_empty_collection_finds_nothing(points: Points) -> None:

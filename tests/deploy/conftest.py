@@ -16,7 +16,7 @@ MUST_RUN = "VECTIDE_CHART_MUST_RUN"
 def promtool() -> str:
     """The path of promtool."""
     found = subprocess.run(  # noqa: S603 (a script of ours)
-        [Path(__file__).parents[2] / "scripts" / "promtool.sh"], capture_output=True, text=True, check=False
+        [Path(__file__).parents[2] / "scripts" / "prometheus.sh"], capture_output=True, text=True, check=False
     )
     if found.returncode != 0:
         reason = f"no promtool: {found.stderr.strip()}"

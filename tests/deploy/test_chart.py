@@ -236,6 +236,29 @@ def test_external_secret_holds_every_key_that_is_mounted() -> None:
     assert made["apiVersion"] == "external-secrets.io/v1"
 
 
+def test_with_a_certificate_probes_and_prometheus_speak_https() -> None:
+    documents = render(changed(OPENAI, "tls.secret", "vectide-tls"))
+    assert [
+        problem for kind in ("Deployment", "ServiceMonitor") for problem in problems(one(documents, kind))
+    ] == []
+    ours = container(documents)
+    probes = [ours[f"{name}Probe"]["httpGet"] for name in ("liveness", "startup", "readiness")]
+    assert {probe["scheme"] for probe in probes} == {"HTTPS"}
+    mounts = {mount["name"]: mount["mountPath"] for mount in ours["volumeMounts"]}
+    environment = {entry["name"]: entry["value"] for entry in ours["env"]}
+    assert environment["VECTIDE_HTTP__CERTIFICATE_PATH"] == f"{mounts['tls']}/tls.crt"
+    assert environment["VECTIDE_HTTP__KEY_PATH"] == f"{mounts['tls']}/tls.key"
+    (endpoint,) = one(documents, "ServiceMonitor")["spec"]["endpoints"]
+    assert endpoint["scheme"] == "https"
+    assert endpoint["tlsConfig"] == {
+        "serverName": "vectide.prod.svc",
+        "ca": {"secret": {"name": "vectide-tls", "key": "ca.crt"}},
+    }
+    plain = render(OPENAI)
+    assert "scheme" not in container(plain)["livenessProbe"]["httpGet"]
+    assert "scheme" not in one(plain, "ServiceMonitor")["spec"]["endpoints"][0]
+
+
 def test_network_policy_lets_out_to_dns_as_soon_as_anything_is_restricted() -> None:
     policy = one(render(SELFHOSTED), "NetworkPolicy")["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]

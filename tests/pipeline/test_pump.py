@@ -30,7 +30,9 @@ from vectide.core.budget import memory_of
 from vectide.core.failures import Failure, Kind
 from vectide.core.lifecycle import State
 from vectide.core.model import Change, Ignored, Row
+from vectide.core.pace import Rates
 from vectide.ports import EmbedderLimits, Patch, Put, Write
+from vectide.testing.embedding_limits import MostRecentMinute
 from vectide.testing.fold import Fold
 from vectide.testing.store import CAPABILITIES
 
@@ -190,6 +192,30 @@ def test_the_same_text_in_many_rows_is_sent_once_and_written_to_all() -> None:
     assert pump.provider.calls == [["the same"]]
     assert pump.store.texts() == {row(key): "the same" for key in range(100)}
     assert pump.count(signals.TEXTS_SAVED, "products", "duplicate") == 99
+
+
+def test_the_limits_of_the_provider_are_used_up_and_kept() -> None:
+    """At least 95 % of the allowed calls, fewer than 1 % refused; texts of all tables fill them together."""
+    allowed, minutes = 150, 2
+    keys = range(8 * allowed * minutes // 2)
+    log = log_of(*(upsert(key, f"lamp {key}") for key in keys))
+    log.append(*(upsert(key, f"user {key}") for key in keys), to=PEOPLE)
+    pump = Pump(log, embed=BatchLimits(items=8), embed_rates=Rates(allowed, 100_000), busy_wait_s=0.02)
+    pump.executor.takes_s = {"embed": 0.2, "write": 0.005, "lookup": 0.005}
+    limiter = MostRecentMinute(allowed, 100_000)
+
+    def refusal(texts: Sequence[str]) -> Failure | None:
+        admission = limiter.admit(sum(map(pump.provider.count_tokens, texts)), pump.clock.now_s)
+        return None if admission.allowed else Failure(Kind.THROTTLED, "rate_limited")
+
+    pump.provider.fault = refusal
+    pump.run_for(60 * minutes)
+    assert len(pump.provider.calls) >= 0.95 * allowed * minutes
+    assert pump.provider.tries - len(pump.provider.calls) < 0.01 * pump.provider.tries
+    assert sum(len(call) == 8 for call in pump.provider.calls) > 0.99 * len(pump.provider.calls)
+    assert any(len({text.split()[0] for text in call}) == 2 for call in pump.provider.calls)
+    assert pump.telemetry.gauges[signals.EMBED_ALLOWED,] == 8
+    assert 0 < pump.telemetry.gauges[signals.EMBED_HELD,] < 0.5
 
 
 # --- order within a row ---------------------------------------------------------------------------------

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError
+from tests.certificates import write_certificate
 from tests.pipeline.shop import RECORDINGS, Shop, refused, running, until
 
 from vectide.testing.broker import Api, BrokerProcess
@@ -293,6 +297,21 @@ def test_a_port_in_use_is_wrong_configuration(shop: Shop) -> None:
     assert code == 2
     assert len(told) == 1
     assert told[0].startswith(f"cannot listen on 127.0.0.1:{port}: ")
+
+
+def test_it_speaks_https_with_a_certificate_and_is_refused_one_that_is_missing(
+    shop: Shop, tmp_path: Path
+) -> None:
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    given = {"VECTIDE_HTTP__CERTIFICATE_PATH": str(certificate), "VECTIDE_HTTP__KEY_PATH": str(key)}
+    code, told = refused(shop.environment(**given))
+    assert (code, told) == (2, [f"VECTIDE_HTTP__CERTIFICATE_PATH: {certificate}: No such file or directory"])
+    write_certificate(certificate, key)
+    with running(shop.environment(**given)) as service:
+        assert service.get("/livez")[0] == 0
+        context = ssl.create_default_context(cafile=str(certificate))
+        address = f"https://127.0.0.1:{service.events('listening')[0]['port']}/livez"
+        assert urllib.request.urlopen(address, context=context, timeout=10).status == 200
 
 
 # --- ends -----------------------------------------------------------------------------------------------

@@ -1,12 +1,15 @@
 """A process that is suspended between its last look at its lease and its write, and wakes up in the past."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from tests.pipeline.pump import DOWN, FIRST, PRODUCTS, FaultyStore, Log, Pump, delete, row, upsert
 
 from vectide.core import signals
+from vectide.core.chunks import Chunking
 from vectide.core.model import Deleted, Upserted
+from vectide.core.template import Template
 from vectide.ports import Write
 
 PLAIN = upsert(1, "lamp")
@@ -77,3 +80,39 @@ def test_an_update_whose_answer_was_lost_is_repeated() -> None:
     log.append(upsert(1, "desk lamp"))
     pump.run()
     assert (pump.store.texts(), pump.settled("written")) == ({row(1): "desk lamp"}, 2)
+
+
+def test_a_late_change_of_some_chunks_meets_only_the_chunks_that_it_was_made_for() -> None:
+    """Invariant 8: it merged what the other process has applied only a part of."""
+    docs = replace(
+        PRODUCTS,
+        template=Template.parse("{body}"),
+        chunking=Chunking(tokens=16),
+    )
+    lamp, brass, glass, desk = (" ".join([word] * 10) + "." for word in ("lamp", "brass", "glass", "desk"))
+    first = upsert(1, "t", f"{lamp} {brass} {glass}")
+    middle = upsert(1, "t", f"{lamp} {glass}", price=2)
+    late = upsert(1, "t", f"{desk} {brass} {glass}")
+    log, store = Log(), FaultyStore(docs)
+    log.append(first)
+    zombie = Pump(log, store=store, tables=[docs])
+    zombie.run()
+
+    def sleep(writes: Sequence[Write]) -> None:
+        store.before_write = lambda writes: None
+        zombie.source.lose(FIRST)
+        so_far = Log()
+        so_far.append(first, middle)
+        Pump(so_far, store=store, tables=[docs]).run()
+
+    def held() -> list[tuple[int, str | None, object]]:
+        points = store.inner.of_row(docs.collection, row(1))
+        return [(point.chunk, point.text, point.metadata["price"]) for point in points]
+
+    store.before_write = sleep
+    log.append(middle, late)
+    zombie.until(lambda: not zombie.stream.lanes, "the write")
+    zombie.run_for(1)
+    assert held() == [(0, lamp, 2), (1, glass, 2)]
+    Pump(log, store=store, tables=[docs]).run()
+    assert held() == [(0, desk, 1), (1, brass, 1), (2, glass, 1)]

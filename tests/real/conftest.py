@@ -12,8 +12,10 @@ from typing import TypeVar
 
 import pytest
 from tests.real.jars import StackUnavailable, fetch, fetch_avro, fetch_mariadb
+from tests.real.lab import Lab
 from tests.real.mariadb import MariaDb
 from tests.real.processes import free_port
+from tests.real.scaling import find_prometheus
 from tests.real.stack import Broker, Connect, RealStack, Registry
 
 from vectide.testing.postgres import EmbeddedPostgres
@@ -79,6 +81,20 @@ def mariadb(real_stack: RealStack) -> Iterator[MariaDb]:
     binaries = _needed("MariaDB", fetch_mariadb)
     with MariaDb(binaries, real_stack.folder / "mariadb") as running:
         yield running
+
+
+@pytest.fixture
+def lab(real_stack: RealStack, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    number = request.node.name.encode().hex()[-16:]
+    made = Lab(real_stack, f"lab{number}")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def prometheus_program() -> Path:
+    """The program of Prometheus."""
+    return _needed("Prometheus", find_prometheus)
 
 
 @pytest.hookimpl(wrapper=True)

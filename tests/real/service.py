@@ -66,6 +66,11 @@ class Service:
             raise StackError("vectide has not been started")
         return self._child
 
+    @property
+    def port(self) -> int:
+        """Of its HTTP."""
+        return self._port
+
     def start(self) -> None:
         """Start it; returns at once."""
         self._starts += 1

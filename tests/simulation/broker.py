@@ -40,9 +40,14 @@ def _offset(stored: tuple[float, Record]) -> int:
     return stored[1].offset
 
 
-def log_of(topic: str) -> str:
-    """The identity of the topic's log, as a broker would tell it."""
-    return f"id of {topic}"
+#: Where the offsets of a topic begin that was created again: no other record has them.
+NEW_LOG = 100_000
+
+
+def log_of(topic: str, offset: int) -> str:
+    """The identity of the topic's log that has this offset, as a broker would tell it."""
+    generation = offset // NEW_LOG
+    return f"id {generation} of {topic}" if generation else f"id of {topic}"
 
 
 class SimBroker:
@@ -55,6 +60,8 @@ class SimBroker:
         self.logs: dict[Partition, list[tuple[float, Record]]] = {partition: [] for partition in partitions}
         self.ends: dict[Partition, int] = dict.fromkeys(partitions, first)
         self._there: dict[Partition, int] = dict.fromkeys(partitions, 0)
+        #: Where the logs begin that are there now.
+        self.begins: dict[Partition, int] = dict.fromkeys(partitions, 0)
         #: In the order in which they were produced.
         self.changes: dict[Place, Change | None] = {}
         #: What the events leave out, too.
@@ -67,6 +74,7 @@ class SimBroker:
         self.commits_fail = False
         for event in events:
             partition = (event.topic, event.partition)
+            self.ends[partition] = max(self.ends[partition], event.generation * NEW_LOG)
             record = Record(*partition, self.ends[partition], b"key", b"value")
             self.logs[partition].append((event.at_s + START_S, record))
             self.changes[place_of(record)] = event.change
@@ -85,9 +93,24 @@ class SimBroker:
         # Two connectors write to the topic: one goes on with the old schema, the other has ever new ones.
         return SchemaId(IdKind.SCHEMA_ID, f"{record.topic} {record.partition} {number if number % 2 else 0}")
 
+    def recreate(self, topic: str) -> list[Partition]:
+        """The topic is deleted and created again; its partitions."""
+        parts = [partition for partition in self.logs if partition[0] == topic]
+        for partition in parts:
+            self.begins[partition] += NEW_LOG
+            self.committed[partition] = self.begins[partition]
+            self.ends[partition] = max(self.ends[partition], self.begins[partition])
+        return parts
+
+    def commit(self, stored: dict[Partition, int]) -> None:
+        """Offsets of logs that are gone mean nothing any more."""
+        self.committed |= {part: at for part, at in stored.items() if at >= self.begins[part]}
+
     def read(self, partition: Partition, offset: int, limit: int) -> tuple[list[Record], bool]:
         """Arrived records from ``offset`` on, and whether they reach the end of the log."""
         log = self.logs[partition]
+        if offset < self.begins[partition]:
+            return [], False
         first = bisect_left(log, offset, key=_offset)
         found = log[first : self._arrived(partition)]
         whole = self._arrived(partition) == len(log)
@@ -98,7 +121,7 @@ class SimBroker:
         log, arrived = self.logs[partition], self._arrived(partition)
         if arrived == len(log):
             return self.ends[partition]
-        return log[arrived - 1][1].offset + 1 if arrived else 0
+        return max(self.begins[partition], log[arrived - 1][1].offset + 1 if arrived else 0)
 
     def _arrived(self, partition: Partition) -> int:
         """How many records of the partition there are by now."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tests.simulation.broker import Place, log_of, place_of
+from tests.simulation.broker import NEW_LOG, Place, log_of, place_of
 from tests.simulation.process import Process
 from tests.simulation.scenario import (
     POISON_CHUNK,
@@ -35,7 +35,7 @@ from vectide.core.model import (
     listed_hash,
     text_hash,
 )
-from vectide.ports import Mark, Partition, Patch, Put, Remove, Stored, Write
+from vectide.ports import Partition, Patch, Put, Remove, Stored, Write
 from vectide.testing.fold import Expected, Fold, Leaves, Nothing
 from vectide.testing.store import row_of
 
@@ -74,18 +74,22 @@ class Watch:
         #: Up to where the commits were found to be right.
         self._verified: dict[Partition, int] = {}
         self._partitions: dict[Row, set[int]] = {}
-        for (topic, partition, _), change in world.broker.changes.items():
+        self._generations: dict[Row, set[int]] = {}
+        for (topic, partition, offset), change in world.broker.changes.items():
             if isinstance(change, Upserted | Deleted):
-                self._partitions.setdefault(_row_of(topic, change), set()).add(partition)
+                row = _row_of(topic, change)
+                self._partitions.setdefault(row, set()).add(partition)
+                self._generations.setdefault(row, set()).add(offset // NEW_LOG)
+        #: Records of topics that were deleted before anybody was done with them.
+        self._gone: set[Place] = set()
         #: The last change of each row and partition that settled while the row had a point.
         self._newest: dict[tuple[Row, int], Position] = {}
         world.provider.watch = self._texts_sent
         world.store.watch = self._row_written
         world.store.changed = self._row_changed
-        self._histories = self._fold()
-        self._leaves: Mapping[Place, Leaves] = {
-            place: leaves for history in self._histories.values() for place, leaves in history
-        }
+        self._histories: dict[Row, History] = {}
+        self._leaves: Mapping[Place, Leaves] = {}
+        self._tell_histories()
 
     def follow(self, process: Process) -> None:
         """Watch this process, too."""
@@ -118,6 +122,20 @@ class Watch:
             flood = self._dead_in_a_row[table]
             require(flood <= process.dead_in_a_row, f"{flood} dead letters of {table!r} in a row")
 
+    def recreated(self, topic: str) -> None:
+        """The topic was deleted and created again. What nobody was done with by then is nobody's."""
+        begins = self._world.broker.begins
+        self._gone |= {
+            place
+            for place in self._world.broker.changes
+            if place[0] == topic and place[2] < begins[place[:2]] and place not in self._settled
+        }
+        self._tell_histories()
+
+    def _tell_histories(self) -> None:
+        self._histories = self._fold()
+        self._leaves = {place: leaves for history in self._histories.values() for place, leaves in history}
+
     def _is_owned(self, process: Process, row: Row) -> bool:
         """Whether all that is told of the row comes to this process alone."""
         topic, group = _topic_of(row), self._world.group
@@ -137,7 +155,8 @@ class Watch:
             if committed == self._verified.get(partition):
                 continue
             for _, record in self._world.broker.logs[partition]:
-                if record.offset < committed and place_of(record) not in self._settled:
+                place = place_of(record)
+                if record.offset < committed and place not in self._settled and place not in self._gone:
                     raise Violation(f"invariant 1: {committed} committed before {record.where} settled")
             self._verified[partition] = committed
 
@@ -191,8 +210,12 @@ class Watch:
     def _is_anybodys(self, row: Row | None) -> bool:
         """Whether somebody else than the owner of the partition may have changed the row, and no store could
         tell: a late writer, or the owner of another partition that the row has come to."""
-        several = row is not None and len(self._partitions[row]) > 1 and self._scenario.replicas > 1
+        several = row is not None and self._comes_apart(row) and self._scenario.replicas > 1
         return several or row in self._haunted
+
+    def _comes_apart(self, row: Row) -> bool:
+        """Whether what is told of the row comes in several logs, to which Kafka gives no order."""
+        return len(self._partitions[row]) > 1 or len(self._generations[row]) > 1
 
     def _shows(self, place: Place, change: Change | None, outcome: str, reason: str) -> bool:
         topic, partition, offset = place
@@ -204,7 +227,7 @@ class Watch:
             return outcome == "skipped"
         row = _row_of(topic, change)
         stamp = self._world.store.stamp_of(row)
-        mine = Position(log_of(topic), partition, offset)
+        mine = Position(log_of(topic, offset), partition, offset, change.source)
         match (outcome, reason):
             case ("deleted", _) | ("skipped", "absent" | "soft_deleted" | "filtered" | "empty_text"):
                 return stamp is None
@@ -214,7 +237,7 @@ class Watch:
                     and not (stamp.open and outcome == "written")
                     and (
                         reason == "unchanged"
-                        or len(self._partitions[row]) > 1
+                        or self._comes_apart(row)
                         or mine.relation_to(stamp.position) in (Order.SAME, Order.OLDER)
                     )
                 )
@@ -225,7 +248,7 @@ class Watch:
     def _older_than(self, place: Place) -> Sequence[Row]:
         """Rows of the topic's table whose point is older than the place."""
         topic, partition, offset = place
-        mine = Position(log_of(topic), partition, offset)
+        mine = Position(log_of(topic, offset), partition, offset)
         return [
             point.row
             for point in self._scan()
@@ -258,7 +281,7 @@ class Watch:
                 return
         newest = self._newest.get((row, new.position.partition))
         held = self._world.store.stamp_of(row)
-        if newest is None or held is None or len(self._partitions[row]) > 1 or row in self._haunted:
+        if newest is None or held is None or self._comes_apart(row) or row in self._haunted:
             return
         if self._scenario.conditional and new.position.relation_to(held.position) is Order.OLDER:
             return  # the store refuses it
@@ -271,22 +294,30 @@ class Watch:
         require(same or not back, f"invariant 3: {row} goes back from {newest} to {new.position}")
 
     def _is_late(self, write: Write) -> None:
-        """Is the writer still the owner? Else the store has to refuse what is older than what it holds. What
-        it cannot refuse may come between the look-up and the write of the new owner."""
+        """Is the writer still the owner? Else the store has to refuse whatever would do harm, and what it
+        cannot refuse is what docs/guarantees.md says of a frozen process."""
         row = row_of(write)
         if self._actor is None or self._is_owned(self._actor, row):
             return
         self._visited.add(row)
-        held = self._world.store.stamp_of(row)
-        match write:
-            case Put(Point(stamp=Stamp() as new)) | Patch(stamp=new) | Mark(stamp=new):
-                refused = held is not None and new.position.relation_to(held.position) is Order.OLDER
-            case Remove():
-                refused = False
-            case _:
-                refused = self._scenario.atomic  # with the write to chunk 0 that it travels with
-        if not refused:
+        if self._may_do_harm(row, write):
             self._haunted.add(row)
+
+    def _may_do_harm(self, row: Row, write: Write) -> bool:
+        """Whether nothing keeps this late write from doing harm: the insert of a row that has been removed
+        (or could not be changed) since; and any that is a part of a row where calls are not atomic."""
+        if TABLES[_topic_of(row)].chunking is not None and not self._scenario.atomic:
+            return True
+        if self._comes_apart(row):
+            return True
+        match write:
+            case Put(Point(stamp=Stamp() as new), only_if_present=False):
+                mine = new.position
+                since = [
+                    leaves for (_, *at), leaves in self._histories[row] if at > [mine.partition, mine.offset]
+                ]
+                return any(not isinstance(leaves, Expected) or _is_refused(leaves) for leaves in since)
+        return False
 
     # --- invariant 8 ------------------------------------------------------------------------------------
 
@@ -365,7 +396,11 @@ class Watch:
         dead = {place_of(letter.record) for letter in self._world.broker.dead}
         for row, history in histories.items():
             held = points.pop(row, [])
-            if len(self._partitions[row]) == 1 and row not in self._haunted:
+            if row in self._haunted:
+                pass
+            elif len(self._partitions[row]) > 1:
+                self._check_spread(row, history, dead, held)
+            else:
                 self._check_row(row, history, dead, held)
                 self._check_dead(row, history, dead)
             for point in held:
@@ -390,6 +425,8 @@ class Watch:
         folds = {topic: Fold(mapping) for topic, mapping in TABLES.items()}
         histories: dict[Row, History] = {}
         for place, change in self._world.broker.changes.items():
+            if place in self._gone:
+                continue
             if isinstance(change, Upserted):
                 change = completed(change, self._world.broker.whole[place])
             if isinstance(change, Upserted | Deleted):
@@ -400,6 +437,27 @@ class Watch:
                 for row in [row for row in histories if row.table == TABLES[place[0]].table]:
                     histories[row].append((place, Nothing.ABSENT))
         return histories
+
+    def _check_spread(self, row: Row, history: History, dead: set[Place], points: Sequence[Stored]) -> None:
+        """Kafka gives the row's changes no order. Then the source's does, unless the row was removed: nothing
+        is left of it that an older change could be compared with. Else what arrives last stays."""
+        tears = self._scenario.replicas > 1 and not self._scenario.atomic
+        if row in self._world.store.vanished or (tears and TABLES[_topic_of(row)].chunking is not None):
+            return
+        if any(place in dead or self._is_partial(place) for place, _ in history):
+            return  # what completes a change depends on what came before it
+        kept = history[-1:] if self._is_ordered(history) else history
+        told = f"invariant 14: {row} is {points}, expected {kept}"
+        require(any(_is_as(points, leaves) for _, leaves in kept) or not history, told)
+
+    def _is_ordered(self, history: History) -> bool:
+        changes = [self._world.broker.changes[place] for place, _ in history]
+        orders = [
+            change.source.order if isinstance(change, Upserted) and change.source is not None else ""
+            for change in changes
+        ]
+        there = all(isinstance(leaves, Expected) for _, leaves in history)
+        return there and "" not in orders and orders == sorted(orders)
 
     def _check_row(self, row: Row, history: History, dead: set[Place], points: Sequence[Stored]) -> None:
         last = max((at for at, (place, _) in enumerate(history) if place not in dead), default=-1)

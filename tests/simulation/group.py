@@ -81,6 +81,17 @@ class SimGroup:
                     share.owner = None
         self._assign(moving, self._rng.choice((0.0, 0.01, 0.2)))
 
+    def recreate(self, topic: str) -> None:
+        """The topic is deleted and created again: its partitions are lost and assigned anew."""
+        partitions = self.broker.recreate(topic)
+        for partition in partitions:
+            share = self._shares[partition]
+            if share.owner is not None:
+                share.owner.lose(partition)
+                if self.overlaps:
+                    share.owner = None
+        self._assign(partitions, self._rng.choice((0.0, 0.01, 0.2)))
+
     def _assign(self, partitions: Sequence[Partition], after_s: float, to: SimSource | None = None) -> None:
         for partition in partitions:
             share = self._shares[partition]
@@ -183,7 +194,8 @@ class SimSource:
             for partition in free:
                 self._positions[partition] = self._broker.committed.get(partition, 0)
             self._terms |= free
-            self._listener.on_assigned({partition: log_of(partition[0]) for partition in free})
+            logs = {part: log_of(part[0], self._broker.begins[part]) for part in free}
+            self._listener.on_assigned(logs)
 
     def _lose(self, partitions: Sequence[Partition]) -> None:
         self._drop(partitions)
@@ -245,7 +257,7 @@ class SimSource:
             if wait:
                 raise AdapterError(Failure(Kind.TRANSIENT, "coordinator"))
             return  # what is stored goes with the next commit
-        self._broker.committed.update(self._stored)
+        self._broker.commit(self._stored)
 
     @property
     def problems(self) -> Mapping[str, str]:

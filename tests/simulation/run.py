@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 
@@ -58,6 +59,8 @@ class Run:
         faults = [fault.at_s + fault.for_s for fault in scenario.faults]
         self._calm_at_s = START_S + max([0.0, *events, *faults])
         schedule(self._world, scenario.faults, self._strike)
+        for topic, at_s in scenario.recreated().items():
+            self.clock.at(START_S + at_s, partial(self._recreate, topic))
         self._born = 0
         self.processes: list[Process] = []
         for _ in range(scenario.replicas):
@@ -104,6 +107,11 @@ class Run:
                 self._world.group.disturb(what)
             case "clock":
                 self.clock.jumped_ms += self._rng.choice((-3_600_000, 3_600_000))
+
+    def _recreate(self, topic: str) -> None:
+        self.told.append(f"{self.clock.now_s - START_S:8.3f} RECREATED {topic}")
+        self._world.group.recreate(topic)
+        self._watch.recreated(topic)
 
     def _count_settled(self) -> None:
         self._settles += 1

@@ -13,7 +13,7 @@ from typing import Any
 
 from vectide.core.chunks import Chunking
 from vectide.core.mapping import MetadataField, SoftDelete, TableMapping
-from vectide.core.model import Change, Deleted, Ignored, Truncated, Upserted
+from vectide.core.model import Change, Deleted, Ignored, SourcePosition, Truncated, Upserted
 from vectide.core.template import Template
 from vectide.core.where import Column, Compare, Constant, Some, Where
 
@@ -72,7 +72,8 @@ PARTITIONS = {PRODUCTS.source: 2, USERS.source: 1, DOCS.source: 2, NOTES.source:
 @dataclass(frozen=True)
 class Event:
     """One record of a topic; ``change`` None: bytes that cannot be decoded. ``hole`` offsets follow it.
-    ``whole``: the row as the source has it then, also what the event leaves out; None: it has no such row."""
+    ``whole``: the row as the source has it then, also what the event leaves out; None: it has no such row.
+    ``generation``: how often its topic had been created again."""
 
     at_s: float
     topic: str
@@ -82,6 +83,7 @@ class Event:
     kind: str
     hole: int = 0
     whole: Mapping[str, Any] | None = None
+    generation: int = 0
 
     def tells_of(self, topic: str, row: int) -> bool:
         """Whether it is about this row."""
@@ -135,7 +137,12 @@ class Scenario:
     def is_calm(self) -> bool:
         """Whether nothing but the events happens: calls may fail, but there is room, and nobody stops."""
         roomy = self.records_in_flight >= 1000 and self.bytes_in_flight >= 10**9
-        return roomy and not self.faults and self.dead_in_a_row == NO_LIMIT and self.replicas == 1
+        still = not self.faults and not self.recreated()
+        return roomy and still and self.dead_in_a_row == NO_LIMIT and self.replicas == 1
+
+    def recreated(self) -> Mapping[str, float]:
+        """When topics are deleted and created again: with the first of their new events."""
+        return {event.topic: event.at_s for event in reversed(self.events) if event.generation}
 
     def without(self, events: set[int], faults: set[int]) -> Scenario:
         """The same scenario with some members left out."""
@@ -192,6 +199,12 @@ class _Source:
     follow_up: list[tuple[int, str]] = field(default_factory=list)
     #: From now on rows are spread over the partitions in another way, as after adding partitions.
     grown: bool = False
+    generation: int = 0
+    #: Events tell where they stand in the source's log.
+    ordered: bool = False
+    moment: int = 0
+    #: What the source's log is behind what it was: another server counts anew.
+    behind: int = 0
 
     def events(self, at_s: float) -> list[Event]:
         """What one statement of the source makes: mostly one record."""
@@ -218,6 +231,12 @@ class _Source:
             self._event(at_s, row, Deleted(_key(row), new_key=_key(new)), "tombstone"),
             self._event(at_s, new, created, "renamed here"),
         ]
+
+    def again(self, at_s: float) -> list[Event]:
+        """The topic was created again: it begins with every row as it is, and with those that are gone."""
+        self.generation += 1
+        kinds = ["noop" if row in self.rows else "tombstone" for row in range(self.size)]
+        return [self._event(at_s, row, self._change(row, kind), "again") for row, kind in enumerate(kinds)]
 
     def _next(self) -> tuple[int, str]:
         if self.follow_up:
@@ -259,7 +278,12 @@ class _Source:
     def _event(self, at_s: float, row: int, change: Change | None, kind: str) -> Event:
         partition = (row + self.grown) % PARTITIONS[self.mapping.source]
         whole = dict(self.rows[row]) if row in self.rows else None
-        return Event(at_s, self.mapping.source, partition, row, change, kind, self.rng.choice(_HOLES), whole)
+        self.moment += 1
+        if self.ordered and isinstance(change, Upserted | Deleted):
+            order = f"{1000 + self.moment - self.behind:05d}"
+            change = replace(change, source=SourcePosition("db", order, self.moment))
+        hole = self.rng.choice(_HOLES)
+        return Event(at_s, self.mapping.source, partition, row, change, kind, hole, whole, self.generation)
 
     def _change(self, row: int, kind: str) -> Change | None:
         if kind == GARBAGE:
@@ -454,6 +478,8 @@ def draw(seed: int) -> Scenario:
         return _moving(seed, rng)
     if rng.random() < 0.15:
         return _contested(seed, rng)
+    if rng.random() < 0.1:
+        return _spread(seed, rng)
     events = _draw_events(rng)
     span_s = max(0.5, *(event.at_s for event in events))
     faults = [_draw_fault(rng, span_s, events) for _ in range(rng.choice((0, 0, 1, 2, 4)))]
@@ -553,6 +579,44 @@ def _contested(seed: int, rng: random.Random) -> Scenario:
     )
 
 
+def _spread(seed: int, rng: random.Random) -> Scenario:
+    """Rows that come to another partition, whose events wait in both at the same time; or whose topic is
+    created again. Events mostly tell the source's order, and now and then its log is set back."""
+    mapping = rng.choice((PRODUCTS, DOCS))
+    source = _Source(rng, mapping, rng.choice((1, 2, 4)), _CONTESTED, {"insert": 1})
+    source.ordered = rng.random() < 0.8
+    count = rng.choice((6, 12, 24))
+    pace_s = rng.choice((0.0, 0.02, 0.1))
+    grows_at, again_at, behind_at = (
+        rng.randrange(count) if rng.random() < share else count for share in (0.7, 0.4, 0.3)
+    )
+    events: list[Event] = []
+    for at in range(count):
+        source.grown = at >= grows_at
+        source.behind = 500 if at >= behind_at else 0
+        events += source.events(at * pace_s)
+        if at == again_at:
+            events += source.again(at * pace_s)
+    span_s = count * pace_s + 0.3
+    kinds = ("lost", "rebalance", "crash", "store_down", "sleep")
+    faults = [
+        Fault(rng.random() * span_s, rng.choice(kinds), rng.choice((0.2, 0.6)))
+        for _ in range(rng.choice((0, 1, 3)))
+    ]
+    return Scenario(
+        seed,
+        tuple(events),
+        tuple(sorted(faults, key=lambda fault: fault.at_s)),
+        error_rate=rng.choice((0.0, 0.0, 0.05)),
+        batch_items=rng.choice((1, 4, 64)),
+        conditional=rng.random() < 0.7,
+        atomic=rng.random() < 0.7,
+        commits_lost=rng.choice((0.0, 0.9)),
+        replicas=rng.choice((1, 2, 3)),
+        eager=rng.random() < 0.3,
+    )
+
+
 def _delicate_moments(events: Sequence[Event]) -> Sequence[int]:
     """After how many records something was done that may have to be done again."""
     backs = [at + 1 for at, event in enumerate(events) if event.kind == _BACK]
@@ -579,11 +643,19 @@ def _draw_events(rng: random.Random) -> list[Event]:
     only_one = rng.random() < 0.6
     count = rng.choice((5, 15, 40))
     pace_s = rng.choice((0.0, 0.01, 0.1))
-    grows_at = rng.randrange(count) if rng.random() < 0.1 else count
+    grows_at = rng.randrange(count) if rng.random() < 0.15 else count
+    again_at = rng.randrange(count) if rng.random() < 0.1 else count
+    behind_at = rng.randrange(count) if rng.random() < 0.05 else count
+    for table in tables:
+        table.ordered = grows_at + again_at < 2 * count and rng.random() < 0.7
     at_s = 0.0
     events: list[Event] = []
     for at in range(count):
         at_s += rng.random() * 2 * pace_s
         tables[0].grown = at >= grows_at
+        tables[0].behind = 500 if at >= behind_at else 0
+        if at == again_at:
+            at_s += 0.01
+            events += tables[0].again(at_s)
         events += tables[0 if only_one or rng.random() < 0.7 else 1].events(at_s)
     return events

@@ -119,6 +119,15 @@ def test_a_blank_variable_counts_as_unset(blank: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "lacking"), [("CERTIFICATE_PATH", "KEY_PATH"), ("KEY_PATH", "CERTIFICATE_PATH")]
+)
+def test_a_certificate_and_its_key_go_together(given: str, lacking: str) -> None:
+    assert problems_of(**{f"VECTIDE_HTTP__{given}": "/tls"}) == [
+        f"VECTIDE_HTTP__{lacking}: required with VECTIDE_HTTP__{given}"
+    ]
+
+
 def test_topics_are_a_list_a_pattern_or_what_the_tables_name() -> None:
     assert load(MINIMAL).topics == ("shop.public.products",)
     listed = loaded(VECTIDE_KAFKA__TOPICS=" shop.public.products , shop.heartbeat ,")

@@ -8,7 +8,7 @@ import pytest
 
 from vectide.core.batcher import BatchLimits
 from vectide.core.failures import DeadLetter, Failure, Halt, Kind, Split, Wait
-from vectide.core.station import CLOSE_AFTER, OK, Condition, Station, Unit
+from vectide.core.station import CLOSE_AFTER, GROW_AFTER, OK, Condition, Station, Unit
 
 DOWN = Failure(Kind.TRANSIENT, "server_error")
 BROKE = Failure(Kind.OPERATOR, "quota_exhausted")
@@ -129,7 +129,65 @@ def test_after_a_cool_down_one_call_goes_first() -> None:
     assert probe.items == first.items
     one.succeeded(probe)
     assert one.condition == OK
-    assert len(depart_all(one, 7.0)) == 4
+    assert len(depart_all(one, 7.0)) == one.allowed
+
+
+def test_a_peer_that_asks_to_slow_down_gets_half_the_calls_and_slowly_more() -> None:
+    """Once for all calls that were on the way, never below one, up to what is configured."""
+    one = station(range(200), concurrency=8)
+    for unit in depart_all(one, 0.0):
+        one.failed(unit, slow_down(1.0), 0.0)
+    assert one.allowed == 4
+    for now_s in (10.0, 20.0, 30.0, 40.0):
+        one.failed(departed(one, now_s), slow_down(1.0), now_s)
+    assert one.allowed == 1
+    rounds = []
+    while one.allowed < 8:
+        for unit in depart_all(one, 60.0):
+            one.succeeded(unit)
+        rounds.append(one.allowed)
+    assert rounds[:4] == [2, 2, 3, 4]
+    assert len(rounds) < 12
+    for unit in depart_all(one, 60.0):
+        one.succeeded(unit)
+    assert one.allowed == 8
+
+
+def test_batches_that_are_too_large_make_those_to_come_smaller() -> None:
+    """Not for ever: after many that were taken, larger ones are tried."""
+    taken = 20
+    one = station([], batch=64, concurrency=1)
+    calls, refused, tried = 0, 0, []
+    while calls < 1000:
+        while one.queued < 64:
+            one.add(0, 1, 0.0)
+        unit = departed(one, 0.0)
+        calls += 1
+        tried.append(len(unit.items))
+        if len(unit.items) > taken:
+            refused += 1
+            assert one.failed(unit, Failure(Kind.TOO_LARGE, "too_large"), 0.0) == Split()
+        else:
+            one.succeeded(unit)
+    assert tried[:4] == [64, 32, 32, 16]
+    assert tried.count(16) > 900
+    assert refused <= 3 + 1000 // GROW_AFTER
+
+
+def test_one_text_that_is_too_large_does_not_make_all_batches_small_for_ever() -> None:
+    one = station([1, *range(2, 64)], batch=64, concurrency=1)
+    one.add(0, 1, 0.0)
+    sizes = []
+    for _ in range(4 * GROW_AFTER):
+        while one.queued < 64:
+            one.add(9, 1, 0.0)
+        unit = departed(one, 0.0)
+        sizes.append(len(unit.items))
+        if 0 in unit.items:
+            one.failed(unit, Failure(Kind.TOO_LARGE, "too_large"), 0.0)
+        else:
+            one.succeeded(unit)
+    assert sizes[-1] == 64
 
 
 def test_a_probe_that_fails_closes_the_station_again() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from vectide.core.chunkdiff import Tail
-from vectide.core.model import Point, Row, Stamp, listed_hash, text_hash
+from vectide.core.model import Point, Position, Row, Stamp, listed_hash, text_hash
 from vectide.core.opening import opened
-from vectide.core.planner import EmbedText, MarkStale, PatchMetadata, RemoveRow, Skip
+from vectide.core.planner import EmbedText, MarkStale, PatchMetadata, Plan, RemoveRow, Skip
 from vectide.jobs.steps import Step, steps_of, writes_of
 from vectide.ports import Mark, Patch, PatchChunks, Put, Remove, Trim, Write
 from vectide.testing.points import stamp as stamped
@@ -77,6 +77,22 @@ def test_only_chunk_0_of_a_row_that_was_there_is_an_update() -> None:
     for update_only in (True, False):
         writes = writes_of(whole, ROW, [VECTOR] * 2, AT, update_only=update_only)
         assert [write.only_if_present for write in writes if isinstance(write, Put)] == [update_only, False]
+
+
+def test_chunk_0_names_what_it_was_planned_on_where_later_chunks_stay() -> None:
+    tail = Tail(NO_TRIM.stay, MOVE.chunks, TRIM.ids)
+    whole = EmbedText((point("axb", 0, NEW), point("axb", 1)), ("a", "x"), NONE, (1, 1), None, tail)
+    patched = PatchMetadata({"a": 1}, NONE, NEW, tail=tail)
+    cases: list[tuple[Plan, Position | None]] = [
+        (whole, OLD.position),
+        (patched, OLD.position),
+        (replace(whole, tail=None), None),
+        (replace(patched, tail=None), None),
+    ]
+    for planned, base in cases:
+        head, *_ = writes_of(planned, ROW, [VECTOR] * 2, AT, base=OLD.position)
+        assert isinstance(head, Put | Patch)
+        assert head.base == base
 
 
 def test_a_table_that_is_not_cut_makes_one_write_of_a_change() -> None:

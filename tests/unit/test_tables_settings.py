@@ -7,6 +7,7 @@ import json
 import pytest
 
 from vectide.core.chunks import Chunking
+from vectide.core.filters import FilterField, FilterType
 from vectide.core.mapping import MetadataField
 from vectide.core.softdelete import SoftDelete
 from vectide.settings_tables import Tables, parse_tables
@@ -276,3 +277,60 @@ def test_a_filter_is_parsed_and_its_faults_are_told_with_the_others() -> None:
         "tables.p.where: does not know LOWER(a): only columns and constants can be compared",
         "tables.p: metadata: the name 'text' is reserved: write {text: another_name}",
     )
+
+
+def test_names_to_filter_by_have_the_declared_type() -> None:
+    [mapping] = read(
+        table(
+            metadata=["a", "b", "c", "d", "e", "f", {"$ts": "at"}, {"$op": "op"}],
+            types={"a": "int unsigned", "b": "numeric(10,2)", "c": "timestamptz", "d": "text[]", "e": "bool"},
+            filter=["a", "b", "c", "d", "e", "at", "op", {"f": "number"}],
+        )
+    ).mappings
+    kinds = "integer text time text boolean integer text number".split()
+    assert [field.type.value for field in mapping.filters] == kinds
+    assert [field.name for field in mapping.filters] == ["a", "b", "c", "d", "e", "at", "op", "f"]
+
+
+def test_names_to_filter_by_may_be_a_mapping() -> None:
+    [mapping] = read(table(metadata=["a", {"b": "c"}], filter={"a": "text", "c": "integer"})).mappings
+    assert mapping.filters == (FilterField("a", FilterType.TEXT), FilterField("c", FilterType.INTEGER))
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (
+            ["a"],
+            "tables.products.filter: 'a' has no declared type: write {a: type}, one of text, integer, "
+            "number, boolean, time",
+        ),
+        (
+            [{"a": "decimal"}],
+            "tables.products.filter: 'decimal' is not a type: there are text, integer, number, boolean, time",
+        ),
+        (
+            ["nowhere"],
+            "tables.products: filter names 'nowhere', which is not among the metadata: write it "
+            "there as well",
+        ),
+        ([{"a": "text"}, {"a": "text"}], "tables.products: filter names 'a' more than once"),
+        ([5], "tables.products.filter: must be a list of names and of {name: type}"),
+    ],
+)
+def test_what_cannot_be_filtered_by_is_told(given: object, problem: str) -> None:
+    assert problems_of(metadata=["a"], filter=given) == (problem,)
+
+
+def test_tables_of_one_collection_agree_on_the_type_of_a_name() -> None:
+    one = {"source": "a.b", "embed": {"columns": ["x"]}, "collection": "c", "metadata": ["n"]}
+    tables = {
+        "first": one | {"filter": {"n": "text"}},
+        "second": one | {"source": "a.c", "filter": {"n": "number"}},
+    }
+    [problem] = parse_tables(json.dumps(tables)).problems
+    assert problem == (
+        "tables.second.filter: 'n' is number here and text in tables.first, of the same collection"
+    )
+    tables["second"]["collection"] = "d"
+    assert parse_tables(json.dumps(tables)).problems == ()

@@ -47,3 +47,8 @@ labels:
 {{- define "vectide.series" -}}
 {namespace={{ .Release.Namespace | quote }},job={{ include "vectide.name" . | quote }}}
 {{- end }}
+
+{{/* For probes: what goes behind the port of an httpGet. */}}
+{{- define "vectide.scheme" -}}
+{{- if .Values.tls.secret }}, scheme: HTTPS{{ end -}}
+{{- end }}

@@ -49,7 +49,7 @@ class Batcher(Generic[T]):
         """The batch that departs now, empty when none does. ``flush``: whatever is there departs."""
         if not self._queue:
             return []
-        if not self._is_full():
+        if not self.is_full:
             if not flush and not self._may_leave_partial(now_s):
                 return []
             self._partial_left_s = now_s
@@ -69,11 +69,13 @@ class Batcher(Generic[T]):
         if not self._queue:
             return None
         oldest = self._queue[0][2]
-        if self._is_full():
+        if self.is_full:
             return oldest
         return min(oldest + self.limits.linger_s, max(oldest, self._partial_left_s + self.limits.quiet_s))
 
-    def _is_full(self) -> bool:
+    @property
+    def is_full(self) -> bool:
+        """Whether what waits fills a batch."""
         heavy = self.limits.weight is not None and self._weight >= self.limits.weight
         return heavy or self.size >= self.limits.items
 

@@ -18,6 +18,7 @@ from typing import Final
 from uuid import UUID
 
 from vectide.core.chunks import Chunking
+from vectide.core.filters import FilterField
 from vectide.core.model import (
     RESERVED_NAMES,
     STAMP_KEY,
@@ -81,7 +82,8 @@ class TableMapping:
     is one chunk, however long. ``on_incomplete``: where an unavailable column's text comes from, in order.
     ``types`` names the type of columns (also of key columns) for events that do not tell it. ``where``: rows
     that do not match it have no points. ``on_truncate``: ``purge`` removes all points, ``skip`` none.
-    ``may_vanish``: embedded fields that any number of documents may lose, without an alarm.
+    ``may_vanish``: embedded fields that any number of documents may lose, without an alarm. ``filters``: the
+    metadata that searches filter by.
     Building one raises :class:`MappingError` with every problem found.
     """
 
@@ -100,12 +102,14 @@ class TableMapping:
     where: Where | None = None
     on_truncate: str = "purge"
     may_vanish: tuple[str, ...] = ()
+    filters: tuple[FilterField, ...] = ()
 
     def __post_init__(self) -> None:
         problems = [
             *_naming_problems(self),
             *_column_problems(self),
             *_metadata_problems(self.metadata),
+            *_filter_problems(self),
             *_type_problems(self.types),
         ]
         if problems:
@@ -476,6 +480,16 @@ def _metadata_problems(fields: Sequence[MetadataField]) -> Iterator[str]:
             yield "metadata holds an empty name"
         elif field.name in RESERVED_NAMES or field.name.startswith(STAMP_KEY):
             yield f"metadata: the name {field.name!r} is reserved: write {{{field.source}: another_name}}"
+
+
+def _filter_problems(mapping: TableMapping) -> Iterator[str]:
+    names = [field.name for field in mapping.filters]
+    for name in _repeated(names):
+        yield f"filter names {name!r} more than once"
+    known = {field.name for field in mapping.metadata}
+    for name in dict.fromkeys(names):
+        if name not in known:
+            yield f"filter names {name!r}, which is not among the metadata: write it there as well"
 
 
 def _type_problems(types: Sequence[tuple[str, str]]) -> Iterator[str]:

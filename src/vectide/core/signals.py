@@ -164,6 +164,19 @@ EMBED_TOKENS: Final = Metric(
     "vectide_embed_tokens_total", "counter", "Tokens that the embedding provider billed, where it says."
 )
 
+EMBED_ALLOWED: Final = Metric(
+    "vectide_embed_allowed_calls",
+    "gauge",
+    "Embedding calls that may be in flight now: as configured, or fewer after the provider asked to slow "
+    "down.",
+)
+EMBED_HELD: Final = Metric(
+    "vectide_embed_held_seconds",
+    "gauge",
+    "Time until the limits per minute, or what the provider says is left of them, allow the next embedding "
+    "call; 0 when they do.",
+)
+
 # --- stations ----------------------------------------------------------------------------------------------
 
 STATION_CALLS: Final = Metric(

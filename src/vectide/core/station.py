@@ -8,7 +8,7 @@ live here, once, for every adapter.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from vectide.core.batcher import Batcher, BatchLimits
@@ -24,6 +24,7 @@ from vectide.core.failures import (
     Wait,
     decide,
 )
+from vectide.core.pace import Pace
 
 T = TypeVar("T")
 
@@ -33,6 +34,8 @@ CLOSE_AFTER = 3
 STRIKE_SUCCESSES = 3
 #: ... and at least this many of them for each that failed.
 STRIKE_RATIO = 4
+#: Full batches that succeed before larger ones are tried again, after one was too large.
+GROW_AFTER = 100
 
 
 @dataclass(eq=False, slots=True)
@@ -47,6 +50,8 @@ class Unit(Generic[T]):
     seen: tuple[int, int] | None = None
     #: Which closing of the station it departed after.
     gate: int = 0
+    #: Whether it left the queue as a full batch (then it has not been split).
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +67,20 @@ OK = Condition()
 
 @dataclass(slots=True)
 class Station(Generic[T]):
-    """``random`` returns [0, 1) and jitters the back-off. ``concurrency`` bounds the calls in flight."""
+    """``random`` returns [0, 1) and jitters the back-off. ``pace``: how fast the peer may be called, told of
+    each call by the caller.
+
+    ``concurrency`` bounds the calls in flight. A peer that asks to slow down gets half as many of them, and
+    one more for each round of calls that succeed. Batches that are too large for the peer are halved, those
+    to come too, until many of them have been taken.
+    """
 
     name: str
     limits: BatchLimits
     concurrency: int
     random: Callable[[], float]
     policy: FailurePolicy = DEFAULT_POLICY
+    pace: Pace | None = None
     in_flight: list[Unit[T]] = field(default_factory=list)
     _batcher: Batcher[T] = field(init=False)
     _retries: list[Unit[T]] = field(default_factory=list)
@@ -79,9 +91,12 @@ class Station(Generic[T]):
     _probing: bool = False
     _gate: int = 0
     _condition: Condition = OK
+    _window: float = field(init=False)
+    _taken: int = 0
 
     def __post_init__(self) -> None:
         self._batcher = Batcher(self.limits)
+        self._window = self.concurrency
 
     @property
     def queued(self) -> int:
@@ -98,6 +113,11 @@ class Station(Generic[T]):
         return not self.in_flight and not self._retries and not len(self._batcher)
 
     @property
+    def allowed(self) -> int:
+        """Calls that may be in flight now."""
+        return int(self._window)
+
+    @property
     def is_behind(self) -> bool:
         """Whether at least as much waits as one call takes."""
         return self._batcher.size + sum(len(unit.items) for unit in self._retries) >= self.limits.items
@@ -108,16 +128,17 @@ class Station(Generic[T]):
 
     def depart(self, now_s: float, *, flush: bool = False) -> Unit[T] | None:
         """The unit whose call starts now, None when none may. It counts as in flight from here on."""
-        if len(self.in_flight) >= self.concurrency or now_s < self._closed_until_s:
+        if len(self.in_flight) >= self.allowed or now_s < self._open_s:
             return None
         if self._probing and self.in_flight:
             return None
         unit = self._due_retry(now_s)
         if unit is None:
+            full = self._batcher.is_full
             items = self._batcher.take(now_s, flush=flush)
             if not items:
                 return None
-            unit = Unit(items)
+            unit = Unit(items, full=full)
         unit.gate = self._gate
         self.in_flight.append(unit)
         return unit
@@ -137,9 +158,9 @@ class Station(Generic[T]):
         queued = self._batcher.due_s()
         if queued is not None:
             times.append(queued)
-        if not times or len(self.in_flight) >= self.concurrency:
+        if not times or len(self.in_flight) >= self.allowed:
             return None
-        return max(self._closed_until_s, min(times))
+        return max(self._open_s, min(times))
 
     def withdraw(self, unit: Unit[T]) -> None:
         """The unit ended without telling anything about the peer (its call was not made)."""
@@ -149,8 +170,12 @@ class Station(Generic[T]):
         """The call of ``unit`` succeeded: the peer is well."""
         self.in_flight.remove(unit)
         self._successes += 1
+        if unit.full and self._batcher.limits is not self.limits:
+            self._try_larger()
         if unit.gate != self._gate:
             return  # it departed before the station closed: the cool-down of the later answers stands
+        if self._window < self.concurrency:
+            self._window = min(self.concurrency, self._window + 1 / self._window)
         self._failed_in_a_row = 0
         self._probing = False
         self._closed_until_s = 0.0
@@ -166,6 +191,10 @@ class Station(Generic[T]):
         )
         self._failures += 1
         unit.seen = (self._successes, self._failures)
+        if failure.kind is Kind.THROTTLED and unit.gate == self._gate:  # once for all that are on the way
+            self._window = max(1.0, self._window / 2)
+        elif failure.kind is Kind.TOO_LARGE and unit.full:
+            self._try_smaller(len(unit.items) // 2)
         match reaction:
             case Wait(delay_s):
                 self._wait(unit, failure, delay_s, now_s)
@@ -188,6 +217,24 @@ class Station(Generic[T]):
             alone.attempt, alone.strikes, alone.seen = unit.attempt, unit.strikes, unit.seen
         self.in_flight.append(alone)
         return self.failed(alone, failure, now_s)
+
+    @property
+    def _open_s(self) -> float:
+        """From when on calls may depart."""
+        return self._closed_until_s if self.pace is None else max(self._closed_until_s, self.pace.free_s)
+
+    def _try_smaller(self, items: int) -> None:
+        self._taken = 0
+        self._batcher.limits = replace(self.limits, items=max(1, min(items, self._batcher.limits.items)))
+
+    def _try_larger(self) -> None:
+        self._taken += 1
+        if self._taken >= GROW_AFTER:
+            self._taken = 0
+            items = 2 * self._batcher.limits.items
+            self._batcher.limits = (
+                self.limits if items >= self.limits.items else replace(self.limits, items=items)
+            )
 
     def _due_retry(self, now_s: float) -> Unit[T] | None:
         for index, unit in enumerate(self._retries):

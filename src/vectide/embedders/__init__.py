@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from vectide.core.failures import Failure, Kind
+from vectide.core.pace import Allowance
 from vectide.ports import (
     AdapterError,
     Deadline,
@@ -102,7 +103,11 @@ def in_time(deadline: Deadline) -> None:
 
 
 def checked(
-    vectors: Matrix | Sequence[Vector], count: int, dimensions: int, tokens: int | None = None
+    vectors: Matrix | Sequence[Vector],
+    count: int,
+    dimensions: int,
+    tokens: int | None = None,
+    allowance: Allowance | None = None,
 ) -> Embeddings:
     """The answer to one call, if it is one vector per text and every vector is usable (invariant 9).
 
@@ -127,7 +132,7 @@ def checked(
     zero = np.count_nonzero(squares == 0)
     if zero:
         raise _invalid("zero_vector", f"{zero} of {count} vectors")
-    return Embeddings(matrix, tokens)
+    return Embeddings(matrix, tokens, allowance)
 
 
 def _check_dimensions(vectors: Matrix | Sequence[Vector], dimensions: int) -> None:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
+from vectide.core.pace import Allowance
 from vectide.embedders import checked, checked_texts, in_time
 from vectide.embedders.start import PROBE, at_start, dimensions_of
 from vectide.embedders.tokens import Model, counter_of, limits_of
 from vectide.ports import AdapterError, Deadline, EmbedderLimits, Embeddings, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One call's answer: vectors in the order of the texts, not yet checked; the tokens billed and what is
+    left of the limits, None where the provider does not say."""
+
+    vectors: Sequence[Vector]
+    tokens: int | None = None
+    allowance: Allowance | None = None
 
 
 class ApiEmbedder(ABC):
@@ -53,7 +65,7 @@ class ApiEmbedder(ABC):
         """One tiny call: does the provider take the key and the model, and how long are its vectors?"""
         try:
             in_time(deadline)
-            vectors, _ = self._call([PROBE], deadline, query=False)
+            vectors = self._call([PROBE], deadline, query=False).vectors
         except AdapterError as exc:
             raise at_start(exc.failure, self._host, self._model, self.advice) from None
         self._dimensions = dimensions_of(vectors, self._model, self._configured)
@@ -95,14 +107,11 @@ class ApiEmbedder(ABC):
         """Who is asked, for messages."""
 
     @abstractmethod
-    def _call(
-        self, texts: list[str], deadline: Deadline, *, query: bool
-    ) -> tuple[Sequence[Vector], int | None]:
-        """Vectors in the order of the texts, not yet checked, and the tokens billed. Raises only
-        :class:`AdapterError`."""
+    def _call(self, texts: list[str], deadline: Deadline, *, query: bool) -> Answered:
+        """Raises only :class:`AdapterError`."""
 
     def _embed(self, texts: Sequence[str], deadline: Deadline, *, query: bool) -> Embeddings:
         sent = checked_texts(texts)
         in_time(deadline)
-        vectors, tokens = self._call(sent, deadline, query=query)
-        return checked(vectors, len(texts), self.dimensions, tokens)
+        answer = self._call(sent, deadline, query=query)
+        return checked(answer.vectors, len(texts), self.dimensions, answer.tokens, answer.allowance)

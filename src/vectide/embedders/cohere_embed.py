@@ -8,14 +8,14 @@ silence. Its answers have no indexes: they are in the order of the texts.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 import cohere
 
 from vectide.core.failures import Failure, Kind
-from vectide.embedders.api import ApiEmbedder
+from vectide.embedders.api import Answered, ApiEmbedder
 from vectide.embedders.cohere_failures import ERRORS, failure_of
 from vectide.embedders.cohere_http import BoundedClient
 from vectide.embedders.http_answers import most_bytes, vector_of
@@ -90,9 +90,7 @@ class CohereEmbedder(ApiEmbedder):
     def _host(self) -> str:
         return urlsplit(self._url).hostname or self._url
 
-    def _call(
-        self, texts: list[str], deadline: Deadline, *, query: bool
-    ) -> tuple[Sequence[Vector], int | None]:
+    def _call(self, texts: list[str], deadline: Deadline, *, query: bool) -> Answered:
         size: dict[str, Any] = {} if self._configured is None else {"output_dimension": self._configured}
         try:
             with self._http.bounds(deadline, most_bytes(len(texts), self._dimensions)):
@@ -108,7 +106,7 @@ class CohereEmbedder(ApiEmbedder):
         except ERRORS as exc:
             # Not chained: the SDK's errors hold the answer, which may echo the texts.
             raise AdapterError(failure_of(exc)) from None
-        return _vectors(answer), _tokens(answer)
+        return Answered(_vectors(answer), _tokens(answer))
 
 
 def _vectors(answer: Any) -> list[Vector]:

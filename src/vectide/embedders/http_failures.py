@@ -22,6 +22,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 from vectide.core.failures import Failure, Kind
+from vectide.core.pace import Allowance, Left
 
 #: The longest pause that a peer can ask of us.
 MAX_RETRY_AFTER_S: Final = 86_400.0
@@ -169,6 +170,24 @@ def _reset_s(headers: Mapping[str, str]) -> float | None:
         if _number(headers.get(f"x-ratelimit-remaining-{limit}")) == 0:
             exhausted.append(reset)
     return max(exhausted) if exhausted else min(resets, default=None)
+
+
+def allowance_of(headers: Mapping[str, str]) -> Allowance | None:
+    """What a good answer says is left of the provider's limits, in the headers of OpenAI and those who took
+    them over; None when it says nothing.
+
+    A limit that is not told, or is told as none at all (0 or less, as from Azure), counts as not said.
+    """
+    requests, tokens = (_left(headers, limit) for limit in ("requests", "tokens"))
+    return None if requests is None and tokens is None else Allowance(requests, tokens)
+
+
+def _left(headers: Mapping[str, str], limit: str) -> Left | None:
+    remaining = _number(headers.get(f"x-ratelimit-remaining-{limit}"))
+    reset_s = duration_s(headers.get(f"x-ratelimit-reset-{limit}", ""))
+    if remaining is None or reset_s is None or not _number(headers.get(f"x-ratelimit-limit-{limit}")):
+        return None
+    return Left(remaining, min(reset_s, MAX_RETRY_AFTER_S))
 
 
 _UNITS_S: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}

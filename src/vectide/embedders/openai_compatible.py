@@ -15,13 +15,14 @@ from typing import ClassVar, Final
 import httpx2
 import openai
 
-from vectide.embedders.api import ApiEmbedder
+from vectide.embedders.api import Answered, ApiEmbedder
 from vectide.embedders.http_answers import CONNECT_S, KEEPALIVE_S, most_bytes, read
+from vectide.embedders.http_failures import allowance_of
 from vectide.embedders.openai_answer import decode
 from vectide.embedders.openai_failures import ERRORS, failure_of
 from vectide.embedders.start import quiet, usable_key, usable_url
 from vectide.embedders.tokens import Model
-from vectide.ports import AdapterError, Deadline, Vector
+from vectide.ports import AdapterError, Deadline
 
 DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
 
@@ -114,7 +115,7 @@ class OpenAIEmbedder(ApiEmbedder):
     def _host(self) -> str:
         return self._client.base_url.host
 
-    def _call(self, texts: list[str], deadline: Deadline, *, query: bool) -> tuple[list[Vector], int | None]:
+    def _call(self, texts: list[str], deadline: Deadline, *, query: bool) -> Answered:
         remaining_s = deadline.remaining_s()
         parameters = self._parameters(query=query)
         try:
@@ -125,11 +126,13 @@ class OpenAIEmbedder(ApiEmbedder):
                 extra_body=parameters,
                 timeout=httpx2.Timeout(remaining_s, connect=min(CONNECT_S, remaining_s)),
             ) as response:
+                allowance = allowance_of(response.headers)
                 body = read(response, most_bytes(len(texts), self._dimensions), deadline)
         except ERRORS as exc:
             # Not chained: the SDK's errors hold the request, and with it the texts and the key.
             raise AdapterError(failure_of(exc)) from None
-        return decode(body, len(texts))
+        vectors, tokens = decode(body, len(texts))
+        return Answered(vectors, tokens, allowance)
 
 
 create = OpenAIEmbedder

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from vectide.core import signals
 from vectide.core.failures import Failure
 from vectide.core.model import Position, Row
+from vectide.core.pace import Charge, Pace
 from vectide.core.planner import EmbedText
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
@@ -17,7 +18,7 @@ from vectide.ports import Deadline, Embeddings, Vector
 
 
 class Embed:
-    """``write`` takes on the works whose vectors are all there."""
+    """``write`` takes on the works whose vectors are all there. ``pace`` is that of ``station``."""
 
     def __init__(
         self,
@@ -25,12 +26,14 @@ class Embed:
         caller: Caller,
         rows: Rows,
         station: Station[TextItem],
+        pace: Pace,
         timeout_s: float,
         write: Callable[[Work], None],
     ) -> None:
         self._parts = parts
         self._caller = caller
         self._rows = rows
+        self._pace = pace
         self._timeout_s = timeout_s
         self._write = write
         self.station = station
@@ -68,6 +71,7 @@ class Embed:
         items = list(unit.items)
         for item in items:
             item.in_flight = True
+        charge = self._pace.depart(sum(item.tokens for item in items), self._caller.now())
         parts = self._parts
 
         def call() -> Embeddings | None:
@@ -77,9 +81,10 @@ class Embed:
             return parts.embedder.embed([item.text for item in items], deadline)
 
         def succeed(embeddings: Embeddings | None) -> None:
-            self._arrived(unit, items, embeddings)
+            self._arrived(unit, items, charge, embeddings)
 
         def fail(failure: Failure) -> None:
+            self._pace.ended(charge)
             self._failed(unit, items, failure)
 
         self._caller.start(self.station, unit, call, succeed, fail)
@@ -108,11 +113,15 @@ class Embed:
             del self._items[item.digest]
         return bool(item.waiters)
 
-    def _arrived(self, unit: Unit[TextItem], items: list[TextItem], answer: Embeddings | None) -> None:
+    def _arrived(
+        self, unit: Unit[TextItem], items: list[TextItem], charge: Charge, answer: Embeddings | None
+    ) -> None:
         if answer is None:
+            self._pace.undo(charge)
             self.station.withdraw(unit)
             self._not_sent(items)
             return
+        self._pace.answered(charge, self._caller.now(), answer.tokens, answer.allowance)
         self.station.succeeded(unit)
         if answer.tokens is not None:
             self._parts.telemetry.count(signals.EMBED_TOKENS, answer.tokens)

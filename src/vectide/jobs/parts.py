@@ -10,6 +10,7 @@ from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import DEFAULT_POLICY, FailurePolicy
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, Record
+from vectide.core.pace import Rates
 from vectide.ports import (
     Clock,
     DeadLetters,
@@ -64,6 +65,7 @@ class StreamPolicy:
     write: BatchLimits = field(default=BatchLimits(items=256, weight=4 * 2**20, linger_s=0.05, quiet_s=0.002))
     lookup_concurrency: int = 2
     embed_concurrency: int = 8
+    embed_rates: Rates = field(default=Rates())
     write_concurrency: int = 4
     schema_concurrency: int = 2
     embed_timeout_s: float = 30.0

@@ -13,6 +13,7 @@ from vectide.core.failures import FailurePolicy
 from vectide.core.lane import Lane, RowQueue
 from vectide.core.lifecycle import Trouble
 from vectide.core.model import Position, Record, Row
+from vectide.core.pace import Pace
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
 from vectide.jobs.embed import Embed
@@ -71,7 +72,8 @@ class Stations:
         self._writes: dict[str, Station[Work]] = {}
         self._write = Write(parts, caller, rows, policy.store_timeout_s)
         embed = self._station("embed", self._embed_limits(), policy.embed_concurrency, policy.failures)
-        self._embed = Embed(parts, caller, rows, embed, policy.embed_timeout_s, self._add_write)
+        embed.pace = self._pace = Pace(policy.embed_rates)
+        self._embed = Embed(parts, caller, rows, embed, self._pace, policy.embed_timeout_s, self._add_write)
         generations = Generations(parts.clock, policy.takeover_patience_s)
         self._look_up = LookUp(
             parts, caller, rows, policy.store_timeout_s, generations, ends.halt, ends.halt_at
@@ -188,6 +190,9 @@ class Stations:
         for name, count in queued.items():
             self._parts.telemetry.gauge(signals.STATION_QUEUED, count, station=name)
             self._parts.telemetry.gauge(signals.STATION_IN_FLIGHT, running[name], station=name)
+        self._parts.telemetry.gauge(signals.EMBED_ALLOWED, self._embed.station.allowed)
+        held_s = self._pace.free_s - self._caller.now()
+        self._parts.telemetry.gauge(signals.EMBED_HELD, max(0.0, held_s))
 
     # --- wiring -----------------------------------------------------------------------------------------
 
@@ -254,8 +259,9 @@ class Stations:
 
     def _embed_limits(self) -> BatchLimits:
         limits, wanted = self._parts.embedder.limits, self._policy.embed
-        weights = [weight for weight in (wanted.weight, limits.max_tokens) if weight is not None]
-        return replace(wanted, items=min(wanted.items, limits.max_items), weight=min(weights, default=None))
+        known = (wanted.weight, limits.max_tokens, self._policy.embed_rates.call_tokens)
+        weight = min((tokens for tokens in known if tokens is not None), default=None)
+        return replace(wanted, items=min(wanted.items, limits.max_items), weight=weight)
 
     def _store_limits(self, wanted: BatchLimits) -> BatchLimits:
         return replace(wanted, items=min(wanted.items, self._parts.store.capabilities.max_batch_items))

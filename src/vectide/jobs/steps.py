@@ -42,9 +42,11 @@ def writes_of(
     position: Position,
     *,
     update_only: bool = False,
+    base: Position | None = None,
 ) -> list[Write]:
     """The writes of a plan that writes, chunk 0 first. ``vectors``: those of its points, all there.
-    ``position``: that of the change. ``update_only``: the row was there, and shall not be made anew."""
+    ``position``: that of the change. ``update_only``: the row was there, and shall not be made anew.
+    ``base``: the position of the row that the plan was made on, None where there was none."""
     match planned:
         case EmbedText(points, keep=keep, head=head, tail=tail):
             writes: list[Write] = [
@@ -54,9 +56,9 @@ def writes_of(
             ]
             if head is not None:
                 writes.insert(0, _patch(row, head))
-            return [*writes, *_tail_writes(row, tail, points[0].metadata, keep)]
+            return _with_tail(writes, tail, base, row, points[0].metadata, keep)
         case PatchMetadata(metadata, keep, tail=tail):
-            return [_patch(row, planned), *_tail_writes(row, tail, metadata, keep)]
+            return _with_tail([_patch(row, planned)], tail, base, row, metadata, keep)
         case RemoveRow(ids, _):
             return [Remove(row, ids, position)]
         case MarkStale(stamp, _):
@@ -124,10 +126,17 @@ def _patch(row: Row, planned: PatchMetadata) -> Patch:
     return Patch(row, planned.metadata, planned.stamp, planned.keep, planned.values)
 
 
-def _tail_writes(
-    row: Row, tail: Tail | None, metadata: Mapping[str, Value], keep: frozenset[str]
+def _with_tail(
+    writes: list[Write],
+    tail: Tail | None,
+    base: Position | None,
+    row: Row,
+    metadata: Mapping[str, Value],
+    keep: frozenset[str],
 ) -> list[Write]:
     if tail is None:
-        return []
+        return writes
+    head, *more = writes
+    assert isinstance(head, Put | Patch)
     patched = [PatchChunks(row, metadata, tail.changed, keep)] if tail.changed else []
-    return [*patched, Trim(row, tail.gone, tail.ids)]
+    return [replace(head, base=base), *more, *patched, Trim(row, tail.gone, tail.ids)]

@@ -84,7 +84,9 @@ class Work:
     def plan_steps(self, able: Capabilities) -> None:
         """Lay out the writes of the plan. Only for plans that write, when all vectors are there."""
         update_only = able.update_only and self.stamp is not None
-        writes = writes_of(self.plan, self.row, self.vectors, self.merged.position, update_only=update_only)
+        base = None if self.stamp is None else self.stamp.position
+        at = self.merged.position
+        writes = writes_of(self.plan, self.row, self.vectors, at, update_only=update_only, base=base)
         self.steps = steps_of(writes, self.stamp, atomic_calls=able.atomic_calls)
 
     def step_done(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -17,9 +18,14 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vectide.core.health import Health
+from vectide.ops.http_connections import CertificateError, Connection, ServerCertificate
 
 #: What probes and scrapers read without a token: these answers hold nothing secret.
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics"})
+
+#: Most bytes of a request: its line with its headers, and its body.
+MAX_HEAD_BYTES: Final = 16 * 2**10
+MAX_BODY_BYTES: Final = 2**20
 
 _START_LIMIT_S: Final = 10.0
 _STOP_LIMIT_S: Final = 3.0
@@ -43,18 +49,23 @@ def build_app(
     """
 
     async def livez(_request: Request) -> Response:
+        """Alive? 503 only while the main loop stands still, which a restart mends. The answer is JSON:
+        `live`, `ready`, `state`, and the `reason` where there is one."""
         now = health()
         return _answer(now, ok=now.live)
 
     async def readyz(_request: Request) -> Response:
+        """Ready? 503 while it starts, is halted or stops. The answer is that of `/livez`."""
         now = health()
         return _answer(now, ok=now.ready)
 
     async def metrics(_request: Request) -> Response:
+        """All metrics, in the Prometheus text format."""
         return Response(exposition(), headers={"content-type": exposition_type})
 
     app = Starlette(
-        routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics), *routes]
+        routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics), *routes],
+        max_body_size=MAX_BODY_BYTES,
     )
     return app if token is None else _RequireToken(app, token)
 
@@ -87,19 +98,30 @@ class _RequireToken:
 class HttpServer:
     """Serves an application from a daemon thread until :meth:`stop`. Installs no signal handlers.
 
-    ``port`` 0 takes a free one; :attr:`port` tells which.
+    ``port`` 0 takes a free one; :attr:`port` tells which. With a ``certificate`` it speaks TLS and nothing
+    else. ``connection`` is the class of its connections.
     """
 
-    def __init__(self, app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8080) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        certificate: ServerCertificate | None = None,
+        connection: type[Connection] = Connection,
+    ) -> None:
         self._host = host
         self._port = port
+        self._certificate = certificate
         self._started = threading.Event()
         self._socket: socket.socket | None = None
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
-        config = uvicorn.Config(
+        self._config = uvicorn.Config(
             app,
             loop="asyncio",
-            http="h11",
+            http=connection,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -109,7 +131,7 @@ class HttpServer:
             proxy_headers=False,
             timeout_graceful_shutdown=1,
         )
-        self._server = _Server(config, self._started)
+        self._server = _Server(self._config, self._started)
         self._thread = threading.Thread(target=self._serve, name="vectide-http", daemon=True)
 
     @property
@@ -119,7 +141,9 @@ class HttpServer:
 
     def start(self) -> None:
         """Listen. Returns when requests are served; raises :class:`ListenError` when the address cannot be
-        listened on."""
+        listened on, or the certificate not be used."""
+        if self._certificate is not None:
+            self._config.ssl_context_factory = _factory(self._certificate)
         self._socket = _listen(self._host, self._port)
         self._port = int(self._socket.getsockname()[1])
         self._thread.start()
@@ -140,6 +164,14 @@ class HttpServer:
             self._server.run(sockets=[self._socket])
         finally:
             self._started.set()
+
+
+def _factory(certificate: ServerCertificate) -> Callable[..., ssl.SSLContext]:
+    try:
+        context = certificate.context()
+    except CertificateError as error:
+        raise ListenError(f"VECTIDE_HTTP__CERTIFICATE_PATH: {error}") from None
+    return lambda *_: context
 
 
 class _Server(uvicorn.Server):

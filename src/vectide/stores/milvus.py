@@ -39,6 +39,7 @@ from vectide.stores.milvus_points import (
     READ,
     among,
     conditions,
+    filter_index_of,
     held_of,
     patched,
     quoted,
@@ -69,6 +70,7 @@ CAPABILITIES: Final = Capabilities(
     null_metadata=True,
     max_integer=2**63 - 1,
     nul_in_text=True,
+    filter_indexes=True,
 )
 
 METRICS: Final = {"cosine": "COSINE", "dot": "IP", "l2": "L2"}
@@ -130,15 +132,35 @@ class MilvusStore:
     def prepare(self, spec: CollectionSpec, deadline: Deadline) -> None:
         """As :meth:`vectide.ports.Store.prepare`. What it is for is noted before the collection is made, so
         that one without a note is somebody else's."""
-        if self.verify(spec, deadline):
-            return
+        if not self.verify(spec, deadline):
+            self._make(spec, deadline)
+            self.verify(spec, deadline)
+        if spec.filters:
+            with refusing("milvus", spec):
+                self._index(spec, deadline)
+
+    def _make(self, spec: CollectionSpec, deadline: Deadline) -> None:
         made_for = {"dimensions": spec.dimensions, "metric": spec.metric, "space": spec.space}
         with refusing("milvus", spec):
             self._create(_REGISTRY, registry_schema(), "L2", deadline)
             note = {"name": spec.name, "made_for": made_for, "vector": [0.0, 0.0]}
             self._call(deadline, lambda client, limits: client.upsert(_REGISTRY, [note], **limits))
             self._create(spec.name, schema_of(spec.dimensions), METRICS[spec.metric], deadline)
-        self.verify(spec, deadline)
+
+    def _index(self, spec: CollectionSpec, deadline: Deadline) -> None:
+        """The server goes on making the indexes by itself. Milvus Lite has none of metadata: it reads all."""
+        if "lite" in self._call(deadline, lambda client, limits: client.get_server_version(**limits)):
+            return
+        there = self._call(deadline, lambda client, limits: client.list_indexes(spec.name, **limits))
+        missing = [index for index in map(filter_index_of, spec.filters) if index["index_name"] not in there]
+        if missing:
+            indexes = MilvusClient.prepare_index_params()
+            for index in missing:
+                indexes.add_index(**index)
+            self._call(
+                deadline,
+                lambda client, limits: client.create_index(spec.name, indexes, sync=False, **limits),
+            )
 
     def verify(self, spec: CollectionSpec, deadline: Deadline) -> bool:
         """As :meth:`vectide.ports.Verifiable.verify`."""

@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 from pymilvus import CollectionSchema, DataType, MilvusClient
 
-from vectide.core.model import STAMP_KEY, Row, Value
+from vectide.core.filters import FilterField, FilterType
+from vectide.core.model import STAMP_KEY, Row, Value, short_hash
 from vectide.ports import Stored, Vector
 from vectide.stores.pointwise import Held, read_stamp
 
@@ -43,6 +44,27 @@ def registry_schema() -> CollectionSchema:
     schema.add_field("made_for", DataType.JSON)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)
     return schema
+
+
+_CASTS: Final = {
+    FilterType.TEXT: "VARCHAR",
+    FilterType.INTEGER: "DOUBLE",
+    FilterType.NUMBER: "DOUBLE",
+    FilterType.BOOLEAN: "BOOL",
+    FilterType.TIME: "VARCHAR",
+}
+
+
+def filter_index_of(field: FilterField) -> dict[str, Any]:
+    """The index of a name within the metadata, which can be made at any time. Its name has no place for what
+    somebody may call metadata."""
+    cast = _CASTS[field.type]
+    return {
+        "field_name": "metadata",
+        "index_type": "INVERTED",
+        "index_name": f"filter_{short_hash(f'{cast} {field.name}')}",
+        "params": {"json_path": f"metadata[{quoted(field.name)}]", "json_cast_type": cast},
+    }
 
 
 def whole(held: Held, vector: Vector) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from vectide.stores.pgvector_connections import Connections, Link
 from vectide.stores.pgvector_errors import failure_of
 from vectide.stores.pgvector_setup import (
     prepare_collection,
+    prepare_filters,
     read_statements,
     use_vector_types,
     verify_collection,
@@ -46,6 +47,7 @@ CAPABILITIES: Final = Capabilities(
     read_your_writes=True,
     conditional_writes=True,
     update_only=True,
+    filter_indexes=True,
     nested_metadata=True,
     null_metadata=True,
     max_integer=10**1000,  # jsonb numbers are exact
@@ -97,6 +99,9 @@ class PgVectorStore:
             prepare_collection(link, self._schema, spec, indexed=self._indexed)
         # The extension may be new: connections opened before it do not know its types.
         self._connections.forget_idle()
+        if spec.filters:
+            with self._refusing(spec), _translated(), self._connections.patient(deadline) as link:
+                prepare_filters(link, self._schema, spec)
 
     def verify(self, spec: CollectionSpec, deadline: Deadline) -> bool:
         """As :meth:`vectide.ports.Verifiable.verify`; reads only."""
@@ -127,7 +132,6 @@ class PgVectorStore:
     ) -> Sequence[Hit]:
         """As :meth:`vectide.ports.Searchable.search`; ``filters`` compare as JSON. When the index yields
         fewer than ``limit`` points, the table is read, so that no match is missed."""
-        compound = [name for name, value in filters.items() if isinstance(value, Mapping | list | tuple)]
         with self._on_collection(collection, deadline) as (link, statements):
             with refusing_the_unencodable():
                 parameters = {
@@ -135,7 +139,7 @@ class PgVectorStore:
                     "filters": encoded_json(filters),
                     "limit": limit,
                 }
-            query = statements.search(compound)
+            query = statements.search(filters)
             with link.pipeline():
                 candidates = str(min(max(limit, 40), _MAX_CANDIDATES))
                 link.execute("SELECT set_config('hnsw.ef_search', %s, true)", [candidates])
@@ -187,19 +191,13 @@ class PgVectorStore:
 
     @contextmanager
     def _session(self, deadline: Deadline) -> Iterator[Link]:
-        """A connection in a transaction that the server ends at the deadline; errors translated.
-
-        The original error is not chained: its text may hold row content (invariant 13).
-        """
-        try:
-            with self._connections.lease(deadline) as link:
-                remaining_ms = max(1, round(deadline.remaining_s() * 1000))
-                # Shorter, so that waiting for a lock is told from being slow.
-                lock_ms = max(1, remaining_ms // 2)
-                link.execute(TIMEOUTS, [str(remaining_ms), str(lock_ms)])
-                yield link
-        except psycopg.Error as error:
-            raise AdapterError(failure_of(error)) from None
+        """A connection in a transaction that the server ends at the deadline; errors translated."""
+        with _translated(), self._connections.lease(deadline) as link:
+            remaining_ms = max(1, round(deadline.remaining_s() * 1000))
+            # Shorter, so that waiting for a lock is told from being slow.
+            lock_ms = max(1, remaining_ms // 2)
+            link.execute(TIMEOUTS, [str(remaining_ms), str(lock_ms)])
+            yield link
 
     @contextmanager
     def _on_collection(self, name: str, deadline: Deadline) -> Iterator[tuple[Link, Statements]]:
@@ -216,6 +214,15 @@ class PgVectorStore:
 
 
 create = PgVectorStore
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The original error is not chained: its text may hold row content (invariant 13)."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise AdapterError(failure_of(error)) from None
 
 
 def _stamp(payload: Mapping[str, Value] | None, *kept: Any) -> Stamp | None:

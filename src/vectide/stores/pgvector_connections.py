@@ -105,6 +105,19 @@ class Connections:
         finally:
             self._slots.release()
 
+    @contextmanager
+    def patient(self, deadline: Deadline) -> Iterator[Link]:
+        """A connection of the caller's own that commits every statement by itself and, once it is open, waits
+        for the server however long that takes."""
+        link = self._open(deadline)
+        try:
+            link.deadline = None
+            link.autocommit = True
+            link.execute("SELECT set_config('statement_timeout', '0', false)")
+            yield link
+        finally:
+            link.close()
+
     def forget_idle(self) -> None:
         """Close the connections that nobody uses."""
         with suppress(IndexError):

@@ -69,6 +69,22 @@ def prepare_collection(link: Link, schema: str, spec: CollectionSpec, *, indexed
         link.execute(statement)
 
 
+def prepare_filters(link: Link, schema: str, spec: CollectionSpec) -> None:
+    """Make the indexes of ``spec.filters`` that are missing, over a patient link.
+
+    What a process that ended on the way left behind is made anew; what another one is making is not waited
+    for.
+    """
+    for field in spec.filters:
+        found = link.execute(q.FILTER_INDEX, [schema, q.filter_index_name(spec.name, field)]).fetchone()
+        complete, under_way = found or (False, False)
+        if complete or under_way:
+            continue
+        if found is not None:
+            link.execute(q.drop_filter_index(schema, spec.name, field))
+        link.execute(q.create_filter_index(schema, spec.name, field))
+
+
 def verify_collection(link: Link, schema: str, spec: CollectionSpec, *, indexed: bool) -> bool:
     """Whether the collection is there, without making anything. Raises as :func:`prepare_collection`."""
     _check_spec(link, schema, spec, indexed=indexed)

@@ -3,20 +3,24 @@
 One table per collection, as a person would have designed it, and ``vectide_collections``, which remembers
 what each collection is made for. Two things about the tables are not obvious:
 
-- No index covers a column that a metadata patch touches, and pages keep free space (fillfactor), so that a
-  patch is a heap-only update: any such index would re-insert the vector into its graph, fifty times slower.
+- No index covers a column that a metadata patch touches, unless a table declares names to filter by, and
+  pages keep free space (fillfactor), so that a patch is a heap-only update: any such index re-inserts the
+  vector into its graph, fifty times slower.
 - ``row_id`` finds the points of a row. It is the id of the row's chunk 0, thus derived from table and key,
   and unlike them it is short: a B-tree refuses keys beyond 2,700 bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, LiteralString
 
 from psycopg import sql
 from psycopg.sql import SQL, Composed, Identifier
+
+from vectide.core.filters import FilterField, FilterType
+from vectide.core.model import canonical_json, short_hash
 
 REGISTRY: Final = "vectide_collections"
 
@@ -125,6 +129,36 @@ def create_table(schema: str, vector_schema: str, shape: Shape, *, index: bool) 
     return statements
 
 
+# --- indexes of metadata --------------------------------------------------------------------------------
+
+#: Whether an index is complete, and whether somebody is making one of its table; no row when it is not there.
+FILTER_INDEX: Final = SQL(
+    "SELECT i.indisvalid, EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.relid = i.indrelid)"
+    " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE n.nspname = %s AND c.relname = %s"
+)
+
+
+def filter_index_name(collection: str, field: FilterField) -> str:
+    """Of its index: names of collections and metadata may be longer than that of an index."""
+    return f"filter_{short_hash(canonical_json([collection, field.name, field.type.value]))}"
+
+
+def create_filter_index(schema: str, collection: str, field: FilterField) -> Composed:
+    """Makes it while others write. Texts may be longer than what a B-tree takes."""
+    return SQL("CREATE INDEX CONCURRENTLY IF NOT EXISTS {} ON {} USING {} ((metadata -> {}))").format(
+        Identifier(filter_index_name(collection, field)),
+        Identifier(schema, collection),
+        SQL("hash" if field.type is FilterType.TEXT else "btree"),
+        sql.Literal(field.name),
+    )
+
+
+def drop_filter_index(schema: str, collection: str, field: FilterField) -> Composed:
+    name = Identifier(schema, filter_index_name(collection, field))
+    return SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(name)
+
+
 # --- points ---------------------------------------------------------------------------------------------
 
 #: Whether what the point ``p`` holds is certainly newer than the stamp that shall replace it, as
@@ -167,8 +201,10 @@ class Statements:
         table = Identifier(schema, shape.name)
         self.shape = shape
         #: Locks chunk 0 of rows. Whoever writes later chunks holds that lock, so that what a statement after
-        #: this one finds of these rows is all that there is of them.
-        self.lock = SQL("SELECT FROM {} WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE").format(table)
+        #: this one finds of these rows is all that there is of them. Answers where they stand.
+        self.lock = SQL(
+            "SELECT id::text, stamp -> 'position' FROM {} WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE"
+        ).format(table)
         #: Chunk 0. Answers a row when it was applied, none when the point holds something newer.
         self.put = SQL(
             "INSERT INTO {table} AS p (id, row_id, source_table, row_key, chunk, text, text_hash, metadata,"
@@ -255,12 +291,12 @@ class Statements:
             Identifier(vector_schema), SQL(_OPERATORS[shape.metric])
         )
 
-    def search(self, compound: Sequence[str] = ()) -> Composed:
-        """Nearest points first. ``filters`` must be contained in the metadata; the names in ``compound``
-        (lists and objects, whose parts would do for containment) are compared as a whole too."""
+    def search(self, names: Iterable[str] = ()) -> Composed:
+        """Nearest points first. ``filters`` must be contained in the metadata (which an index on all of it
+        can tell), and each of these ``names`` has to be equal as a whole (which that of one name can)."""
         equal = [
             SQL(" AND metadata -> {name} = %(filters)s::jsonb -> {name}").format(name=sql.Literal(name))
-            for name in compound
+            for name in names
         ]
         return SQL(
             "SELECT source_table, row_key, chunk, {distance}, text, metadata FROM {table}"

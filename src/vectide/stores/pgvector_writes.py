@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 from psycopg.sql import Composed
 
 from vectide.core.failures import Failure, Kind
-from vectide.core.model import Row, Stamp, Value
+from vectide.core.model import Position, Row, Stamp, Value
 from vectide.ports import (
     APPLIED,
     MISSING,
@@ -53,8 +53,8 @@ class Batch:
         removed = self._which(Remove)
         self._lock(link, statements, {self._parameters[i]["row_id"] for i in removed.union(later)})
         self._change(link, statements.remove, removed)
-        self._put(link, statements, self._which(Put).difference(later))
-        self._change_point(link, statements.patch_point, statements.patch, self._which(Patch))
+        self._put(link, statements, self._unmoved(Put).difference(later))
+        self._change_point(link, statements.patch_point, statements.patch, self._unmoved(Patch))
         self._change(link, statements.mark, self._which(Mark))
         self._share_fates(later)
         applied = {i for i in later if self.outcomes[i] is APPLIED}
@@ -63,8 +63,15 @@ class Batch:
         self._run(link, statements.trim, applied & self._which(Trim))
 
     def _lock(self, link: Link, statements: Statements, row_ids: set[str]) -> None:
-        if row_ids:
-            link.execute(statements.lock, [sorted(row_ids)])
+        """From here on chunk 0 of these rows stays as it is: what was planned on another one is not made."""
+        if not row_ids:
+            return
+        held: dict[str, Value] = dict(link.execute(statements.lock, [sorted(row_ids)]).fetchall())
+        for i, write in enumerate(self._writes):
+            if isinstance(write, Put | Patch) and write.base is not None:
+                at = held.get(self._parameters[i]["row_id"])
+                if at not in (_place(write.base), _place(_stamp_of(write).position)):
+                    self.outcomes[i] = MISSING
 
     def _share_fates(self, later: Iterable[int]) -> None:
         """What happens to chunk 0 happens to the row's later chunks."""
@@ -97,6 +104,9 @@ class Batch:
 
     def _which(self, kind: type[Write]) -> set[int]:
         return {i for i, write in enumerate(self._writes) if isinstance(write, kind)}
+
+    def _unmoved(self, kind: type[Write]) -> set[int]:
+        return {i for i in self._which(kind) if self.outcomes[i] is APPLIED}
 
     def _in_id_order(self, which: Iterable[int]) -> list[int]:
         """Always the same order of locking, so that two writers of the same rows do not deadlock."""
@@ -149,6 +159,16 @@ def encoded_json(value: Mapping[str, Value]) -> str:
     text = _JSON.encode(value)
     text.encode()
     return text
+
+
+def _place(position: Position) -> Value:
+    return position.to_payload()["position"]
+
+
+def _stamp_of(write: Put | Patch) -> Stamp:
+    stamp = write.stamp if isinstance(write, Patch) else write.point.stamp
+    assert stamp is not None
+    return stamp
 
 
 def _is_update(write: Write) -> bool:

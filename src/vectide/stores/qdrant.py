@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 import certifi
@@ -42,6 +42,7 @@ from vectide.stores.qdrant_points import (
     conditions,
     held_of,
     insertions,
+    missing_indexes,
     other_operations,
     replacements,
     vector_of,
@@ -58,6 +59,7 @@ CAPABILITIES: Final = Capabilities(
     null_metadata=True,
     max_integer=2**63 - 1,
     nul_in_text=True,
+    filter_indexes=True,
     unit_vectors=True,
 )
 
@@ -80,11 +82,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the server says about a collection; ``space`` None: nothing was written there by us yet."""
+    """What the server says about a collection; ``space`` None: nothing was written there by us yet.
+    ``indexes``: those of its payload."""
 
     dimensions: int
     metric: str
     space: str | None
+    indexes: Mapping[str, models.PayloadIndexInfo] = field(default_factory=dict)
 
 
 class QdrantStore:
@@ -140,12 +144,10 @@ class QdrantStore:
             if self._shapes[spec.name].space is None:
                 spaces = {_SPACES: {self._vector or "": spec.space}}
                 self._call(deadline, lambda client, _: client.update_collection(spec.name, metadata=spaces))
-            self._call(
-                deadline,
-                lambda client, seconds: client.create_payload_index(
-                    spec.name, ROW_FIELD, models.PayloadSchemaType.UUID, timeout=seconds
-                ),
-            )
+            self._index(spec.name, ROW_FIELD, models.PayloadSchemaType.UUID, deadline)
+            for path, index in missing_indexes(spec.filters, self._shapes[spec.name].indexes).items():
+                # The server goes on making it by itself.
+                self._index(spec.name, path, index, deadline, wait=False)
 
     def verify(self, spec: CollectionSpec, deadline: Deadline) -> bool:
         """As :meth:`vectide.ports.Verifiable.verify`."""
@@ -160,6 +162,7 @@ class QdrantStore:
                 if error.failure.cause == "collection_missing":
                     return False
                 raise
+            missing_indexes(spec.filters, shape.indexes)
         check_made_for(spec, shape.dimensions, shape.metric, shape.space or spec.space)
         return True
 
@@ -269,11 +272,22 @@ class QdrantStore:
             if error.failure.cause != "conflict":  # another replica made it meanwhile
                 raise
 
+    def _index(
+        self, collection: str, path: str, index: Any, deadline: Deadline, *, wait: bool = True
+    ) -> None:
+        self._call(
+            deadline,
+            lambda client, seconds: client.create_payload_index(
+                collection, path, index, wait=wait, timeout=seconds
+            ),
+        )
+
     def _shape(self, collection: str, deadline: Deadline, *, fresh: bool = False) -> Shape:
         shape = None if fresh else self._shapes.get(collection)
         if shape is None:
             info = self._call(deadline, lambda client, _: client.get_collection(collection))
-            shape = self._shapes[collection] = _shape_of(info.config, collection, self._vector)
+            made = _shape_of(info.config, collection, self._vector)
+            shape = self._shapes[collection] = replace(made, indexes=info.payload_schema)
         return shape
 
     def _fetch(self, collection: str, ids: Sequence[str], deadline: Deadline) -> dict[str, Held]:

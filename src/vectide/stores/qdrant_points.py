@@ -8,6 +8,7 @@ is ours: ``row`` (id of the row's chunk 0, by which its points are found), ``tab
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import numpy as np
 from qdrant_client import models
 
 from vectide.core.failures import Failure, Kind
+from vectide.core.filters import FilterField, FilterType
 from vectide.core.model import STAMP_KEY, TEXT_KEY, Position, Row, Value
 from vectide.ports import AdapterError, Stored, Vector
 from vectide.stores.pointwise import Changes, Held, read_stamp
@@ -168,8 +170,43 @@ def _equals(path: str, value: bool | int | str) -> models.FieldCondition:
 
 
 def _path(name: str) -> str:
-    """A name of metadata as a path: quoted, so that dots and brackets are part of it."""
+    """A name of metadata as a path, as the server spells it: quoted, so that dots and brackets are part of
+    it, unless it is plain."""
+    if re.fullmatch("[A-Za-z0-9_-]+", name):
+        return name
     if '"' in name or not name:
         detail = "a filter on a name that Qdrant has no path for"
         raise AdapterError(Failure(Kind.REFUSED, "data", detail))
     return f'"{name}"'
+
+
+# --- indexes --------------------------------------------------------------------------------------------
+
+#: What an index of the payload is for a name that is filtered by.
+_INDEX_TYPES: Final = {
+    FilterType.TEXT: models.PayloadSchemaType.KEYWORD,
+    FilterType.INTEGER: models.PayloadSchemaType.INTEGER,
+    FilterType.NUMBER: models.PayloadSchemaType.FLOAT,
+    FilterType.BOOLEAN: models.PayloadSchemaType.BOOL,
+    FilterType.TIME: models.PayloadSchemaType.DATETIME,
+}
+
+
+def missing_indexes(
+    wanted: Iterable[FilterField], there: Mapping[str, models.PayloadIndexInfo]
+) -> dict[str, Any]:
+    """The path and the type of each index that is to be made. Raises :class:`AdapterError` (operator) where
+    somebody has made one of another type."""
+    missing: dict[str, Any] = {}
+    for field in wanted:
+        path, index = _path(field.name), _INDEX_TYPES[field.type]
+        found = there.get(path)
+        if found is None:
+            missing[path] = index
+        elif found.data_type != index:
+            detail = (
+                f"its index of {field.name!r} is of type {found.data_type.value}, but {field.type.value} "
+                f"needs {index.value}: declare its type, or drop the index"
+            )
+            raise AdapterError(Failure(Kind.OPERATOR, "index_mismatch", detail))
+    return missing

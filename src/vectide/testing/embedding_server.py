@@ -25,8 +25,9 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
@@ -45,6 +46,7 @@ from vectide.testing.embedding_contract import (
     tokens_of,
 )
 from vectide.testing.embedding_faults import Counts, Fault, Plan, Stats
+from vectide.testing.embedding_limits import Admission, Limiter
 
 __all__ = ["Contract", "EmbeddingServer", "Fault", "RemoteControl", "Stats"]
 
@@ -63,7 +65,8 @@ class EmbeddingServer:
     """The server, in threads of this process. Methods may be called from any thread.
 
     ``port`` 0 takes a free one. ``vectors`` is the function (or its name, ``module:function``) that makes
-    the vectors. ``latency_ms`` may be changed at any time. Starts on construction, stops with
+    the vectors. ``latency_ms`` may be changed at any time. ``limiter`` refuses what is too much for a
+    minute. Starts on construction, stops with
     :meth:`close`, or at the end of a ``with`` block; the same port may then be used again.
     """
 
@@ -75,12 +78,15 @@ class EmbeddingServer:
         latency_ms: float = 0,
         record_texts: bool = False,
         vectors: Vectorise | str = DEFAULT_VECTORS,
+        limiter: Limiter | None = None,
         **contract_fields: Any,
     ) -> None:
         self.contract = contract or Contract(**contract_fields)
         self.latency_ms = latency_ms
         self.counts = Counts(record_texts=record_texts)
         self.faults = Plan()
+        self._limiter = limiter
+        self._limiter_lock = threading.Lock()
         self.vectorise = vectors if callable(vectors) else named(vectors)
         self.stopping = threading.Event()
         self._http = _Http(("127.0.0.1", port), _Handler)
@@ -143,6 +149,13 @@ class EmbeddingServer:
         self.close()
 
     # What the handlers ask.
+
+    def admit(self, tokens: int) -> Admission:
+        """Whether the limits allow a call of so many tokens now."""
+        if self._limiter is None:
+            return Admission(True)
+        with self._limiter_lock:
+            return self._limiter.admit(tokens, time.monotonic())
 
     def control(self, body: bytes) -> None:
         control = msgspec.json.decode(body, type=_Control)
@@ -261,7 +274,12 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._cut()
             if fault is not None and fault.kind == "reset_before":
                 return self._reset()
-            reply = answer(owner.contract, owner.vectorise, call, fault)
+            admission = owner.admit(sum(map(tokens_of, texts)))
+            if admission.allowed:
+                reply = answer(owner.contract, owner.vectorise, call, fault)
+            else:
+                reply = refused(owner.contract, 429, "Rate limit reached", "rate_limit_exceeded", "requests")
+            reply = replace(reply, headers={**admission.headers, **reply.headers})
             owner.counts.answered(reply.status, reply.answered)
             self._send(reply, fault)
         finally:

@@ -30,6 +30,14 @@ _DISTANCES: Final = {
     "Euclid": edge.Distance.Euclid,
     "Manhattan": edge.Distance.Manhattan,
 }
+_INDEXES: Final = {
+    "bool": edge.PayloadSchemaType.Bool,
+    "datetime": edge.PayloadSchemaType.Datetime,
+    "float": edge.PayloadSchemaType.Float,
+    "integer": edge.PayloadSchemaType.Integer,
+    "keyword": edge.PayloadSchemaType.Keyword,
+    "uuid": edge.PayloadSchemaType.Uuid,
+}
 _MODES: Final = {
     "upsert": edge.UpdateMode.Upsert,
     "insert_only": edge.UpdateMode.InsertOnly,
@@ -186,7 +194,10 @@ class QdrantServer:
             "optimizer_status": "ok",
             "segments_count": 1,
             "config": config,
-            "payload_schema": {},
+            "payload_schema": {
+                name: {"data_type": _name_of(found.data_type), "points": found.points}
+                for name, found in of.shard.info().payload_schema.items()
+            },
         }
 
     def change(self, of: _Collection, body: Any) -> bool:
@@ -196,10 +207,9 @@ class QdrantServer:
 
     def index(self, of: _Collection, body: Any) -> Any:
         """``PUT /collections/{name}/index``"""
-        schema = (
-            edge.PayloadSchemaType.Uuid if body["field_schema"] == "uuid" else edge.PayloadSchemaType.Keyword
+        of.shard.update(
+            edge.UpdateOperation.create_field_index(body["field_name"], _INDEXES[body["field_schema"]])
         )
-        of.shard.update(edge.UpdateOperation.create_field_index(body["field_name"], schema))
         return {"operation_id": 0, "status": "completed"}
 
     def update(self, of: _Collection, body: Any) -> Any:
@@ -262,6 +272,10 @@ _ANSWERS: Final[dict[tuple[str, str], Callable[[QdrantServer, _Collection, Any],
 
 def _vector_params(of: Any) -> edge.EdgeVectorParams:
     return edge.EdgeVectorParams(size=of["size"], distance=_DISTANCES[of["distance"]])
+
+
+def _name_of(type_: Any) -> str:
+    return next(name for name, of in _INDEXES.items() if of == type_)
 
 
 def _record(one: Any) -> Any:

@@ -201,6 +201,8 @@ class MemoryStore:
 
     def _refused(self, held: _Collection, write: Write) -> Outcome | None:
         """What becomes of a write that does not fit what the store holds of its row."""
+        if self._capabilities.atomic_calls and _is_elsewhere(write, held.head(row_of(write))):
+            return MISSING
         match write:
             case Put(point):
                 position = None if point.stamp is None else point.stamp.position
@@ -234,6 +236,16 @@ class MemoryStore:
 
 def _is_older(position: Position, held: Position) -> bool:
     return position.relation_to(held) is Order.OLDER
+
+
+def _is_elsewhere(write: Write, head: _Held | None) -> bool:
+    """Whether the row is not what the write was planned on."""
+    if not isinstance(write, Put | Patch) or write.base is None:
+        return False
+    stamp = None if head is None else head.point.stamp
+    mine = write.stamp if isinstance(write, Patch) else write.point.stamp
+    assert mine is not None
+    return stamp is None or Order.SAME not in map(stamp.position.relation_to, (write.base, mine.position))
 
 
 def _put(held: _Collection, put: Put) -> None:
