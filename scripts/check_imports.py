@@ -63,7 +63,7 @@ RULES: Final[Mapping[str, Rule]] = {
     ),
     "codecs": _rule(_ADAPTER, "fastavro msgspec"),
     "sources": _rule(_ADAPTER, "confluent_kafka psycopg"),
-    "embedders": _rule(_ADAPTER, "cohere httpx httpx2 msgspec numpy openai tokenizers wordllama"),
+    "embedders": _rule(_ADAPTER, "cohere httpx httpx2 msgspec numpy onnxruntime openai tokenizers wordllama"),
     "stores": _rule(
         _ADAPTER, "certifi grpc httpx lancedb numpy pgvector psycopg pyarrow pydantic pymilvus qdrant_client"
     ),
@@ -88,7 +88,8 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "cohere": ("vectide.embedders.cohere_",),
     "httpx2": ("vectide.embedders.openai_",),
     "openai": ("vectide.embedders.openai_",),
-    "tokenizers": ("vectide.embedders.tokenizer_",),
+    "onnxruntime": ("vectide.embedders.onnx_",),
+    "tokenizers": ("vectide.embedders.onnx_", "vectide.embedders.tokenizer_"),
     "wordllama": ("vectide.embedders.wordllama_",),
     "pgvector": ("vectide.stores.pgvector",),
     "psycopg": ("vectide.stores.pgvector",),

@@ -198,9 +198,13 @@ class EmbedderSettings(Section):
     """What turns texts into vectors."""
 
     kind: Annotated[
-        Literal["openai", "azure", "cohere", "voyage", "wordllama", "hashing"], BeforeValidator(_lower)
+        Literal["openai", "azure", "cohere", "voyage", "onnx", "wordllama", "hashing"],
+        BeforeValidator(_lower),
     ] = Field(description="Embedding provider.")
-    model: str | None = Field(default=None, description="Name of the model, as the provider calls it.")
+    model: str | None = Field(
+        default=None,
+        description="Name of the model, as the provider calls it (onnx: the path of its folder).",
+    )
     deployment: str | None = Field(
         default=None, description="Name under which the model is deployed (azure); the model's if not given."
     )
