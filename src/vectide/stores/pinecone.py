@@ -196,6 +196,9 @@ class PineconeStore:
         """As :meth:`vectide.ports.Scannable.scan`."""
         index = self._shape(collection, deadline).index
         ids, following = index.page(cursor, limit, deadline)
+        while following is not None and len(ids) < limit:
+            more, following = index.page(following, limit - len(ids), deadline)
+            ids += more
         held = dict(_held(index.fetch(ids, deadline), vectors=vectors))
         return [held[id_].point for id_ in ids if id_ in held], following
 
