@@ -25,6 +25,7 @@ MEANINGS: Final[dict[str, str]] = {
     "text_lists": "a list of anything but texts is canonical JSON text",
     "filter_indexes": "[names to filter by](tables.md#names-to-filter-by) get an index; else it needs none",
     "tenants": "how the points of [one tenant](tables.md#tenants) are found",
+    "named_vectors": "a table may fill [one of several vectors](tables.md#named-vectors); the others stay",
     "unit_vectors": "the store scales vectors of metric cosine to length 1",
 }
 
