@@ -22,6 +22,7 @@ MEANINGS: Final[dict[str, str]] = {
     "max_integer": "integers beyond it are text",
     "nul_in_text": "texts may hold NUL characters; else they are refused by name",
     "uniform_lists": "a list of several types is canonical JSON text, an empty one is left out",
+    "text_lists": "a list of anything but texts is canonical JSON text",
     "filter_indexes": "[names to filter by](tables.md#names-to-filter-by) get an index; else it needs none",
     "tenants": "how the points of [one tenant](tables.md#tenants) are found",
     "named_vectors": "a table may fill [one of several vectors](tables.md#named-vectors); the others stay",

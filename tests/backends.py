@@ -19,10 +19,12 @@ from vectide.stores.chroma import ChromaStore
 from vectide.stores.lancedb import LanceDbStore
 from vectide.stores.milvus import MilvusStore
 from vectide.stores.pgvector import PgVectorStore
+from vectide.stores.pinecone import PineconeStore
 from vectide.stores.qdrant import QdrantStore
 from vectide.stores.weaviate import WeaviateStore
 from vectide.testing.chroma_server import ChromaServer
 from vectide.testing.milvus_server import MilvusServer
+from vectide.testing.pinecone_server import PineconeServer
 from vectide.testing.postgres import EmbeddedPostgres
 from vectide.testing.qdrant_server import QdrantServer
 from vectide.testing.store import MemoryStore
@@ -118,6 +120,29 @@ def milvus(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 
 @contextmanager
+def pinecone(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """What Pinecone promises, behind its HTTP interface: indexes for documents, seen late."""
+    with PineconeServer(seed=1) as server, _of_pinecone(server) as made:
+        yield made
+
+
+@contextmanager
+def pinecone_vectors(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """The same with indexes for vectors."""
+    with PineconeServer(seed=2, for_vectors=True) as server, _of_pinecone(server) as made:
+        yield made
+
+
+@contextmanager
+def _of_pinecone(server: PineconeServer) -> Iterator[Backend]:
+    def connect() -> closing[PineconeStore]:
+        return closing(PineconeStore(server.api_key, url=server.url))
+
+    with connect() as store:
+        yield Backend(store, connect)
+
+
+@contextmanager
 def weaviate(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Weaviate itself, with no collections."""
     server: WeaviateServer = request.getfixturevalue("weaviate_server")
@@ -138,6 +163,8 @@ BACKENDS: dict[str, MakeBackend] = {
     "memory": memory,
     "milvus": milvus,
     "pgvector": pgvector,
+    "pinecone": pinecone,
+    "pinecone_vectors": pinecone_vectors,
     "qdrant": qdrant,
     "weaviate": weaviate,
 }

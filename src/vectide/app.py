@@ -73,7 +73,7 @@ def build_embedder(given: EmbedderSettings) -> Embedder:
 def build_store(given: StoreSettings) -> Store:
     """The configured store; not connected yet."""
     if given.kind != "pgvector":
-        return stores.load(given.kind, url=given.address, **given.options)
+        return stores.load(given.kind, url=given.address or None, **given.options)
     # Look-ups run beside the writes.
     connections = given.concurrency + LOOKUP_CONCURRENCY
     return stores.load(given.kind, dsn=given.address, pool_size=connections, **given.options)

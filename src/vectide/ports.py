@@ -282,6 +282,8 @@ class Capabilities:
     #: Lists hold values of one scalar type, at least one: others are written as canonical JSON text, an
     #: empty one is left out.
     uniform_lists: bool = False
+    #: Lists hold texts: others are written as canonical JSON text.
+    text_lists: bool = False
     #: Names that are filtered by get an index of their type; else they are found without one of ours.
     filter_indexes: bool = False
     #: How the points of one tenant are found: by a ``partition``, an ``index``, or a ``filter`` as any.
@@ -301,6 +303,7 @@ class Capabilities:
             null_metadata=self.null_metadata,
             nul_in_text=self.nul_in_text,
             uniform_lists=self.uniform_lists,
+            text_lists=self.text_lists,
         )
 
 

@@ -59,13 +59,14 @@ EMBEDDER_MODELS: Final = {
     "cohere": "embed-v4.0",
     "voyage": "voyage-4",
 }
-#: Kinds of store that have a URL, with an example of one.
+#: Kinds of store that have a URL, with an example of one. (Pinecone has one of its own.)
 STORE_URLS: Final = {
     "qdrant": "http://qdrant:6333",
     "chroma": "http://chroma:8000",
     "lancedb": "/var/lib/vectide/vectors",
     "milvus": "http://milvus:19530",
     "weaviate": "http://weaviate:8080",
+    "pinecone": "https://api.pinecone.io",
 }
 
 _POSTGRES_DSN: Final = re.compile(r"(?i)postgres(ql)?://|\w+\s*=")
@@ -367,6 +368,9 @@ def _store_contradictions(given: Mapping[str, Any], name: Callable[[str], str]) 
     if kind in STORE_URLS:
         if given.get("dsn"):
             yield f"{name('dsn')}: the {kind} store has a URL: give {name('url')}"
+        elif kind == "pinecone":
+            if not given.get("api_key"):
+                yield f"{name('api_key')}: required with the pinecone store"
         elif address is None:
             yield f"{name('url')}: required with the {kind} store, e.g. {STORE_URLS[kind]}"
         return

@@ -255,7 +255,8 @@ class StoreSettings(Section):
     """Where the vectors go."""
 
     kind: Annotated[
-        Literal["pgvector", "qdrant", "chroma", "lancedb", "milvus", "weaviate"], BeforeValidator(_lower)
+        Literal["pgvector", "qdrant", "chroma", "lancedb", "milvus", "weaviate", "pinecone"],
+        BeforeValidator(_lower),
     ] = Field(description="Vector store.")
     dsn: SecretStr | None = Field(default=None, description="How to connect, for stores that speak of a DSN.")
     url: SecretStr | None = Field(
@@ -266,7 +267,7 @@ class StoreSettings(Section):
     )
     ca_file: str | None = Field(
         default=None,
-        description="Certificates to trust instead of the public ones (qdrant, chroma, milvus, weaviate).",
+        description="Certificates to trust instead of the public ones (not pgvector, lancedb).",
     )
     vector: str | None = Field(
         default=None,

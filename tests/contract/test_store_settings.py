@@ -25,6 +25,7 @@ EVERY = {
     "lancedb": {"URL": "FOLDER"},
     "milvus": {"URL": "https://h:19530", "API_KEY": "u:p", "CA_FILE": "CA", "DATABASE": "d"},
     "pgvector": {"DSN": "host=h dbname=d", "SCHEMA_NAME": "s"},
+    "pinecone": {"API_KEY": "k", "URL": "https://h", "CA_FILE": "CA"},
     "weaviate": {"URL": "https://h", "API_KEY": "k", "CA_FILE": "CA"},
     "qdrant": {"URL": "https://h", "API_KEY": "k", "CA_FILE": "CA", "VECTOR": "v"},
 }
@@ -37,6 +38,7 @@ USELESS = {
     "pgvector": "API_KEY",
     "qdrant": "DATABASE",
     "weaviate": "DATABASE",
+    "pinecone": "DATABASE",
 }
 
 

@@ -21,6 +21,7 @@ tuple                                 list
 object, or list that holds one        itself, or canonical JSON text where the store cannot nest
 empty list                            itself, or no entry where lists have to be uniform
 list of values of several types       itself, or canonical JSON text where lists have to be uniform
+list of anything but texts            itself, or canonical JSON text where lists have to be of texts
 NUL in a text                         refused, where the store cannot hold it
 unpaired surrogate in a text          refused: it has no UTF-8
 nesting beyond 64 levels              refused
@@ -75,6 +76,7 @@ def normalise(
     null_metadata: bool,
     nul_in_text: bool,
     uniform_lists: bool = False,
+    text_lists: bool = False,
 ) -> dict[str, Value]:
     """The metadata as the store can hold it; the arguments are the store's capabilities of those names.
 
@@ -91,7 +93,9 @@ def normalise(
             raise ValueRefused(name, str(refusal)) from None
         if (value is None and not null_metadata) or (value == [] and uniform_lists):
             continue
-        if _needs_text(value, nested_metadata=nested_metadata, uniform_lists=uniform_lists):
+        if _needs_text(
+            value, nested_metadata=nested_metadata, uniform_lists=uniform_lists, text_lists=text_lists
+        ):
             value = canonical_json(value)
         legal[name] = value
     return legal
@@ -205,11 +209,13 @@ def _check_text(text: str, limits: _Limits) -> None:
             raise _Refusal("an unpaired surrogate, which is not Unicode text") from None
 
 
-def _needs_text(value: Value, *, nested_metadata: bool, uniform_lists: bool) -> bool:
+def _needs_text(value: Value, *, nested_metadata: bool, uniform_lists: bool, text_lists: bool) -> bool:
     if isinstance(value, dict):
         return not nested_metadata
     if not isinstance(value, list):
         return False
     if uniform_lists and (len({type(item) for item in value}) > 1 or None in value):
+        return True
+    if text_lists and not all(isinstance(item, str) for item in value):
         return True
     return not nested_metadata and any(isinstance(item, list | dict) for item in value)

@@ -18,6 +18,7 @@ KINDS: Final[dict[str, str]] = {
     "lancedb": "vectide.stores.lancedb",
     "milvus": "vectide.stores.milvus",
     "pgvector": "vectide.stores.pgvector",
+    "pinecone": "vectide.stores.pinecone",
     "qdrant": "vectide.stores.qdrant",
     "weaviate": "vectide.stores.weaviate",
 }

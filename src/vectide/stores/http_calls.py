@@ -27,6 +27,7 @@ STATUSES: Final[dict[int, tuple[Kind, str]]] = {
     404: (Kind.OPERATOR, "collection_missing"),
     408: (Kind.TRANSIENT, "timeout"),
     409: (Kind.TRANSIENT, "conflict"),
+    412: (Kind.OPERATOR, "precondition"),
     413: (Kind.TOO_LARGE, "too_large"),
     422: (Kind.REFUSED, "data"),
     425: (Kind.TRANSIENT, "overloaded"),
