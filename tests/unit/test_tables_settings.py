@@ -330,7 +330,7 @@ def test_tables_of_one_collection_agree_on_the_type_of_a_name() -> None:
     }
     [problem] = parse_tables(json.dumps(tables)).problems
     assert problem == (
-        "tables.second.filter: 'n' is number here and text in tables.first, of the same collection"
+        "tables.second.filter.n: is number here and text in tables.first, of the same collection"
     )
     tables["second"]["collection"] = "d"
     assert parse_tables(json.dumps(tables)).problems == ()
