@@ -74,12 +74,14 @@ class Filtered:
         return filter_type_of(self.types[source]) if source in self.types else None
 
 
-def shared_collections(mappings: Sequence[TableMapping]) -> Iterator[str]:
+def shared_collections(
+    mappings: Sequence[TableMapping], stores: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
     """Problems of tables that fill one collection: it has one vector of ours, one tenant, and one index for a
-    name."""
+    name. ``stores``: what is given for the store of each."""
     for at, mine in enumerate(mappings):
         for other in mappings[:at]:
-            if mine.collection == other.collection:
+            if mine.collection == other.collection and stores[mine.table] == stores[other.table]:
                 yield from _differences(mine, other)
 
 

@@ -18,6 +18,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    SecretStr,
     ValidationError,
     field_serializer,
     field_validator,
@@ -31,7 +32,7 @@ from vectide.core.softdelete import SoftDelete
 from vectide.core.template import Template, TemplateError
 from vectide.core.types import parse_type
 from vectide.core.where import Where, WhereError
-from vectide.settings_filters import FILTER_TYPES, Filtered, Pair, filter_pairs, shared_collections
+from vectide.settings_filters import FILTER_TYPES, Filtered, Pair, filter_pairs
 from vectide.settings_sections import Section, check_topic_or_pattern, message_of, topic_matches
 
 _TABLE_ID: Final = re.compile(r"[a-z0-9_-]{1,63}")
@@ -193,6 +194,27 @@ class TableSettings(Section):
         "taken for renamed then, and halt the table.",
     )
 
+    embedder: dict[Name, Any] | None = Field(
+        default=None,
+        repr=False,
+        exclude=True,
+        description="The table's own embedder: keys like the names of VECTIDE_EMBEDDER__..., over those.",
+    )
+    store: dict[Name, Any] | None = Field(
+        default=None,
+        repr=False,
+        exclude=True,
+        description="The table's own store: keys like the names of VECTIDE_STORE__..., over those.",
+    )
+    source_dsn: SecretStr | None = Field(
+        default=None,
+        exclude=True,
+        description="The database of the table's rows, where it is not that of VECTIDE_SOURCE__DSN.",
+    )
+    source_dsn_file: Name | None = Field(
+        default=None, exclude=True, description="The same, as the path of a file that holds it."
+    )
+
     @field_validator("source")
     @classmethod
     def _source_is_a_topic(cls, source: str) -> str:
@@ -255,7 +277,6 @@ def parse_tables(text: str) -> Tables:
         if isinstance(content, dict) and isinstance(content.get("source"), str)
     }
     problems += _shared_sources(sources)
-    problems += shared_collections(mappings)
     return Tables(settings, tuple(mappings), sources, tuple(problems))
 
 
