@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
 from vectide.core.mapping import TableMapping
+from vectide.settings_filters import shared_collections
 from vectide.settings_own import OWN_SECTIONS, OwnValues, own_values, read_file
 from vectide.settings_registry import RegistrySettings, registry_contradictions
 from vectide.settings_sections import (
@@ -333,6 +334,8 @@ def _contradictions(values: _Values, tables: Tables, own: Mapping[str, OwnValues
                 path = f"tables.{name}.{section}."
                 yield from check(said.over(section, values[section]), lambda field: path + field)  # noqa: B023
     yield from _source_contradictions(values["source"], tables, own)
+    stores = {name: said.over("store", values["store"]) for name, said in own.items()}
+    yield from shared_collections(tables.mappings, stores)
     yield from registry_contradictions(f"{PREFIX}REGISTRY__", values["registry"])
     yield from _http_contradictions(values["http"])
     topics: tuple[str, ...] = values["kafka"].get("topics", ())

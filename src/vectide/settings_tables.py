@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
@@ -27,12 +27,12 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from vectide.core.chunks import Chunking
-from vectide.core.filters import EVENT_FIELD_TYPES, FilterField, FilterType, filter_type_of
-from vectide.core.mapping import MappingError, MetadataField, TableMapping
+from vectide.core.mapping import MappingError, TableMapping
 from vectide.core.softdelete import SoftDelete
 from vectide.core.template import Template, TemplateError
 from vectide.core.types import parse_type
 from vectide.core.where import Where, WhereError
+from vectide.settings_filters import FILTER_TYPES, Filtered, Pair, filter_pairs
 from vectide.settings_sections import Section, check_topic_or_pattern, message_of, topic_matches
 
 _TABLE_ID: Final = re.compile(r"[a-z0-9_-]{1,63}")
@@ -42,8 +42,6 @@ MIN_CHUNK_TOKENS: Final = 16
 
 #: What takes the place of required keys that are wrong, so that the others can be checked.
 _STAND_IN: Final = {"source": "-", "embed": {"columns": ["-"]}}
-
-_FILTER_TYPES: Final = [kind.value for kind in FilterType]
 
 Scalar = str | int | float | bool
 
@@ -83,24 +81,6 @@ def _pairs(item: Any) -> Iterator[tuple[str, str]]:
         yield item
     else:
         raise ValueError("must be a list of names and of {column: name in the store}")
-
-
-def _filter(value: Any) -> Any:
-    """``[a, {b: integer}]`` and ``{b: integer}`` as pairs (name in the store, type or None)."""
-    items = value if isinstance(value, list | tuple) else [value]
-    return tuple(pair for item in items for pair in _filter_pairs(item))
-
-
-def _filter_pairs(item: Any) -> Iterator[tuple[Any, Any]]:
-    if isinstance(item, str):
-        yield item, None
-    elif isinstance(item, Mapping):
-        unknown = [kind for kind in item.values() if kind not in _FILTER_TYPES]
-        if unknown:
-            raise ValueError(f"{unknown[0]!r} is not a type: there are {', '.join(_FILTER_TYPES)}")
-        yield from item.items()
-    else:
-        raise ValueError("must be a list of names and of {name: type}")
 
 
 def _known_type(text: str) -> str:
@@ -167,7 +147,7 @@ class TableSettings(Section):
     )
     filter: Annotated[
         tuple[tuple[Name, str | None], ...],
-        BeforeValidator(_filter),
+        BeforeValidator(filter_pairs),
     ] = Field(
         default=(),
         description="Metadata that searches filter by, each a name in the store or {name: type}; the store "
@@ -252,7 +232,7 @@ class TableSettings(Section):
         return [name if name == source else {source: name} for source, name in pairs]
 
     @field_serializer("filter")
-    def _filter_as_written(self, pairs: tuple[tuple[str, str | None], ...]) -> list[str | dict[str, str]]:
+    def _filter_as_written(self, pairs: tuple[Pair, ...]) -> list[str | dict[str, str]]:
         return [name if kind is None else {name: kind} for name, kind in pairs]
 
 
@@ -297,7 +277,6 @@ def parse_tables(text: str) -> Tables:
         if isinstance(content, dict) and isinstance(content.get("source"), str)
     }
     problems += _shared_sources(sources)
-    problems += _shared_collections(mappings)
     return Tables(settings, tuple(mappings), sources, tuple(problems))
 
 
@@ -392,9 +371,9 @@ def _meaning_problems(name: str, table: TableSettings) -> Iterator[str]:
     except WhereError as error:
         yield f"tables.{name}.where: {error}"
         table = table.model_copy(update={"where": None})
-    untyped = [by for by, kind in table.filter if kind is None and _filter_type(table, by) is None]
+    untyped = list(_filtered(table).untyped())
     for by in untyped:
-        kinds = ", ".join(_FILTER_TYPES)
+        kinds = ", ".join(FILTER_TYPES)
         yield f"tables.{name}.filter: {by!r} has no declared type: write {{{by}: type}}, one of {kinds}"
     if untyped:
         table = table.model_copy(update={"filter": ()})
@@ -418,33 +397,8 @@ def _where(table: TableSettings) -> Where | None:
     return parse_where(table.where)
 
 
-def _filter_type(table: TableSettings, name: str) -> FilterType | None:
-    """The type of this name of metadata, where the table tells it. What is no metadata is refused later."""
-    source = next((source for source, target in table.metadata if target == name), None)
-    if source is None:
-        return FilterType.TEXT
-    if source == table.tenant:
-        return FilterType.TEXT
-    if source in EVENT_FIELD_TYPES:
-        return EVENT_FIELD_TYPES[source]
-    return filter_type_of(table.types[source]) if source in table.types else None
-
-
-def _filters(table: TableSettings) -> Iterator[FilterField]:
-    tenant = next((name for source, name in table.metadata if source == table.tenant), table.tenant)
-    if tenant is not None:
-        yield FilterField(tenant, FilterType.TEXT, tenant=True)
-    for name, kind in table.filter:
-        of = FilterType(kind) if kind else _filter_type(table, name) or FilterType.TEXT
-        if (name, of) != (tenant, FilterType.TEXT):
-            yield FilterField(name, of)
-
-
-def _metadata_fields(table: TableSettings) -> Iterator[MetadataField]:
-    for source, name in table.metadata:
-        yield MetadataField(source, name, as_text=source == table.tenant)
-    if table.tenant is not None and table.tenant not in dict(table.metadata):
-        yield MetadataField(table.tenant, table.tenant, as_text=True)
+def _filtered(table: TableSettings) -> Filtered:
+    return Filtered(table.metadata, table.types, table.tenant, table.filter)
 
 
 def _mapping(name: str, table: TableSettings, template: Template) -> TableMapping:
@@ -454,7 +408,7 @@ def _mapping(name: str, table: TableSettings, template: Template) -> TableMappin
         source=table.source,
         collection=table.collection or name,
         template=template,
-        metadata=tuple(_metadata_fields(table)),
+        metadata=tuple(_filtered(table).metadata_fields()),
         key=table.key,
         soft_delete=None if deleted is None else SoftDelete(deleted.column, deleted.values),
         where=_where(table),
@@ -466,7 +420,7 @@ def _mapping(name: str, table: TableSettings, template: Template) -> TableMappin
         types=tuple(table.types.items()),
         on_truncate=table.on_truncate,
         may_vanish=table.may_vanish,
-        filters=tuple(_filters(table)),
+        filters=tuple(_filtered(table).filter_fields()),
         vector=table.vector,
     )
 
@@ -479,28 +433,6 @@ def _shared_sources(sources: Mapping[str, str]) -> Iterator[str]:
             mine, theirs = sources[name], sources[other]
             if mine == theirs or _matches(mine, theirs) or _matches(theirs, mine):
                 yield f"tables.{name}.source: takes in the same topic as tables.{other}.source"
-
-
-def _shared_collections(mappings: Sequence[TableMapping]) -> Iterator[str]:
-    """A collection has one vector that is filled, one index for a name, and one tenant."""
-    for at, mine in enumerate(mappings):
-        for other in mappings[:at]:
-            if mine.collection != other.collection:
-                continue
-            pairs = (("tenant", mine.tenant, other.tenant), ("vector", mine.vector, other.vector))
-            for key, here, there in pairs:
-                if here != there:
-                    yield (
-                        f"tables.{mine.table}.{key}: is {here or 'not given'} here and "
-                        f"{there or 'not given'} in tables.{other.table}, of the same collection"
-                    )
-            theirs = {by.name: by.type for by in other.filters}
-            for by in mine.filters:
-                if theirs.get(by.name, by.type) != by.type:
-                    yield (
-                        f"tables.{mine.table}.filter: {by.name!r} is {by.type.value} here and "
-                        f"{theirs[by.name].value} in tables.{other.table}, of the same collection"
-                    )
 
 
 def _matches(source: str, topic: str) -> bool:

@@ -229,6 +229,12 @@ def test_the_documented_query_finds_each_row_by_its_best_chunk(shop: Shop) -> No
     assert len(found) == len(rows)
 
 
+def test_a_named_vector_is_refused_by_a_store_that_has_none(shop: Shop) -> None:
+    code, told = refused(shop.environment(VECTIDE_TABLES=shop.tables(vector="title")))
+    assert code == 2
+    assert told == [f"tables.{shop.table}.vector: points have one vector in pgvector: leave it out"]
+
+
 def test_a_chunk_size_beyond_the_models_limit_is_refused_with_both_numbers(shop: Shop) -> None:
     environment = shop.environment(
         VECTIDE_TABLES=shop.tables(chunk={"tokens": 9000}),

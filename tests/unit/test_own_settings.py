@@ -207,3 +207,31 @@ def test_a_table_that_must_be_read_again_needs_a_source_of_its_own_or_of_all() -
     ]
     loaded(**steps, source_dsn="host=source")
     loaded({"VECTIDE_SOURCE__DSN": "host=source"}, **steps)
+
+
+@pytest.mark.parametrize(
+    ("own", "problem"),
+    [
+        ({"vector": "title"}, "tables.others.vector: is not given here and title in tables.docs"),
+        ({"tenant": "org"}, "tables.others.tenant: is not given here and org in tables.docs"),
+        (
+            {"metadata": ["n"], "filter": {"n": "integer"}},
+            "tables.others.filter.n: is text here and integer in tables.docs",
+        ),
+    ],
+)
+def test_tables_of_one_collection_of_a_store_agree_on_what_it_has_once(
+    own: Mapping[str, Any], problem: str
+) -> None:
+    def problems(**more: Any) -> list[str]:
+        environ = environment({}, collection="shared", **own, **more)
+        tables = json.loads(environ["VECTIDE_TABLES"])
+        tables["others"] |= {"collection": "shared", "metadata": ["n"], "filter": {"n": "text"}}
+        try:
+            load({**environ, "VECTIDE_TABLES": json.dumps(tables)})
+        except SettingsError as error:
+            return list(error.problems)
+        return []
+
+    assert problems() == [f"{problem}, of the same collection"]
+    assert problems(store={"dsn": "postgresql://another@db/vectors"}) == []

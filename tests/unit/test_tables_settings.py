@@ -322,20 +322,6 @@ def test_what_cannot_be_filtered_by_is_told(given: object, problem: str) -> None
     assert problems_of(metadata=["a"], filter=given) == (problem,)
 
 
-def test_tables_of_one_collection_agree_on_the_type_of_a_name() -> None:
-    one = {"source": "a.b", "embed": {"columns": ["x"]}, "collection": "c", "metadata": ["n"]}
-    tables = {
-        "first": one | {"filter": {"n": "text"}},
-        "second": one | {"source": "a.c", "filter": {"n": "number"}},
-    }
-    [problem] = parse_tables(json.dumps(tables)).problems
-    assert problem == (
-        "tables.second.filter: 'n' is number here and text in tables.first, of the same collection"
-    )
-    tables["second"]["collection"] = "d"
-    assert parse_tables(json.dumps(tables)).problems == ()
-
-
 def test_a_tenant_is_metadata_and_text() -> None:
     tenant = FilterField("org", FilterType.TEXT, tenant=True)
     for given in ({}, {"metadata": ["org"]}, {"metadata": ["org"], "filter": ["org"]}):
@@ -349,19 +335,5 @@ def test_a_tenant_is_metadata_and_text() -> None:
     assert problem == "tables.products: filter names 'org' more than once"
 
 
-def test_tables_of_one_collection_agree_on_the_tenant() -> None:
-    one = {"source": "a.b", "embed": {"columns": ["x"]}, "collection": "c", "tenant": "org"}
-    tables = {"first": one, "second": one | {"source": "a.c", "tenant": None}}
-    [problem] = parse_tables(json.dumps(tables)).problems
-    assert problem == (
-        "tables.second.tenant: is not given here and org in tables.first, of the same collection"
-    )
-
-
-def test_tables_of_one_collection_fill_the_same_vector() -> None:
-    one = {"source": "a.b", "embed": {"columns": ["x"]}, "collection": "c", "vector": "title"}
-    tables = {"first": one, "second": one | {"source": "a.c", "vector": "body"}}
-    [problem] = parse_tables(json.dumps(tables)).problems
-    assert problem == "tables.second.vector: is body here and title in tables.first, of the same collection"
-    tables["second"]["vector"] = "title"
-    assert [mapping.vector for mapping in read(json.dumps(tables)).mappings] == ["title", "title"]
+def test_a_table_may_name_a_vector() -> None:
+    assert [mapping.vector for mapping in read(table(vector="title")).mappings] == ["title"]
