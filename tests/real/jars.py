@@ -236,14 +236,14 @@ def _pick_converter(into: Path, scratch: Path) -> None:
         services.writestr("META-INF/services/org.apache.kafka.connect.storage.Converter", AVRO_CONVERTER)
 
 
-def ran(command: list[str], env: Mapping[str, str] | None = None) -> None:
+def ran(command: list[str], env: Mapping[str, str] | None = None, timeout_s: float = FETCH_TIMEOUT_S) -> None:
     """Run a program that fetches something; raises :class:`StackError` with the end of what it said."""
     ended = subprocess.run(  # noqa: S603
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=FETCH_TIMEOUT_S,
+        timeout=timeout_s,
         env=env,
         check=False,
     )
