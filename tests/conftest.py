@@ -35,9 +35,9 @@ def milvus_server() -> Iterator[MilvusServer]:
 
 @pytest.fixture(scope="session")
 def weaviate_program() -> Path:
-    """Weaviate's server, built if need be."""
+    """Weaviate's server, where it has been built."""
     try:
-        return weaviate.fetch()
+        return weaviate.program()
     except StackUnavailable as missing:
         pytest.skip(str(missing))
 

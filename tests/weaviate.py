@@ -1,5 +1,7 @@
 """Weaviate's server, built once from its Go module into the folder of the real stack's jars
-(:func:`tests.real.jars.home`).
+(:func:`tests.real.jars.home`), which takes minutes::
+
+    python -m tests.weaviate
 
 All its ports but one listen on every interface. Those of the test's build listen on the loopback alone.
 """
@@ -13,18 +15,29 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from tests.real.jars import StackUnavailable, filled, ran
+from tests.real.jars import StackUnavailable, filled, home, ran
 
 VERSION: Final = "1.35.2"
+_FOLDER: Final = f"weaviate-{VERSION}"
+_NAME: Final = "weaviate-server"
+_BUILD_S: Final = 3600.0
 _MODULE: Final = f"github.com/weaviate/weaviate@v{VERSION}"
 
 #: Where the source says to listen on every interface.
 _LISTEN: Final = ("adapters/handlers/grpc/server.go", "adapters/handlers/rest/clusterapi/serve.go")
 
 
+def program() -> Path:
+    """The program. Raises :class:`StackUnavailable` where it has not been built."""
+    path = home() / _FOLDER / _NAME
+    if not path.exists():
+        raise StackUnavailable("Weaviate is not there: `python -m tests.weaviate` builds it, with Go")
+    return path
+
+
 def fetch() -> Path:
-    """The program. Raises :class:`StackUnavailable` where it would have to be built and Go is missing."""
-    return filled(f"weaviate-{VERSION}", _build) / "weaviate-server"
+    """The same, built if need be. Raises :class:`StackUnavailable` where Go is missing."""
+    return filled(_FOLDER, _build) / _NAME
 
 
 def _build(into: Path, scratch: Path) -> None:
@@ -54,4 +67,11 @@ def _build(into: Path, scratch: Path) -> None:
         "-o",
         str(into),
     ]
-    ran([*build, "./cmd/weaviate-server"], env={**os.environ, "CGO_ENABLED": "0"})
+    ran([*build, "./cmd/weaviate-server"], env={**os.environ, "CGO_ENABLED": "0"}, timeout_s=_BUILD_S)
+
+
+if __name__ == "__main__":
+    try:
+        print(fetch())
+    except StackUnavailable as missing:
+        print(f"not built: {missing}")

@@ -138,7 +138,8 @@ class TableSettings(Section):
     )
     vector: Name | None = Field(
         default=None,
-        description="The named vector to fill, in collections whose points have several (qdrant, milvus).",
+        description="The named vector to fill, in collections whose points have several (qdrant, milvus, "
+        "weaviate).",
     )
     embed: EmbedSettings = Field(description="What is embedded.")
     metadata: Annotated[tuple[tuple[Name, Name], ...], BeforeValidator(_metadata)] = Field(

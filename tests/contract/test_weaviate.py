@@ -29,7 +29,7 @@ from vectide.stores.http_calls import failure_of
 from vectide.stores.weaviate import WeaviateStore
 from vectide.stores.weaviate_errors import failure_of_object, failure_of_query, read_error
 from vectide.stores.weaviate_points import conditions, entries
-from vectide.testing.points import mark, patch, put, row, vector
+from vectide.testing.points import mark, patch, put, row, stamp, vector
 from vectide.testing.weaviate_server import WeaviateServer
 
 SPEC = CollectionSpec("items", 4, "test/model/4")
@@ -279,3 +279,24 @@ def test_a_server_that_asks_for_a_key_takes_the_right_one(weaviate_program: Any,
         with closing(WeaviateStore(server.url, api_key="wrong")) as store:
             with pytest.raises(StartupRefused, match="401"):
                 store.prepare(SPEC, deadline)
+
+
+@pytest.mark.nightly
+def test_writes_leave_the_vectors_of_others_as_they_are(
+    weaviate: WeaviateStore, api: httpx.Client, deadline: Deadline
+) -> None:
+    """Somebody has added one, and filled it."""
+    weaviate.prepare(CollectionSpec("several", 4, "s", vector="ours"), deadline)
+    collection = api.get("/schema/Several").json()
+    collection["vectorConfig"]["theirs"] = collection["vectorConfig"]["ours"]
+    api.put("/schema/Several", json=collection).raise_for_status()
+    weaviate.prepare(CollectionSpec("several", 4, "s", vector="ours"), deadline)
+    weaviate.write("several", [put(row(1), 1, at=vector(1.0))], deadline)
+    path = f"/objects/Several/{row(1).head_id}"
+    theirs = {"class": "Several", "properties": {}, "vectors": {"theirs": [0, 0, 0.5]}}
+    api.patch(path, json=theirs).raise_for_status()
+    weaviate.write("several", [put(row(1), 2, text="new", at=vector(0, 1.0)), put(row(2), 1)], deadline)
+    weaviate.write("several", [patch(row(1), 3, text="new", metadata={"a": 1})], deadline)
+    found = api.get(path, params={"include": "vector"}).json()
+    assert found["vectors"] == {"ours": [0, 1, 0, 0], "theirs": [0, 0, 0.5]}
+    assert weaviate.stamps("several", [row(1)], deadline) == [stamp(3, text="new")]

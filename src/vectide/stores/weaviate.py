@@ -43,7 +43,7 @@ from vectide.stores.pointwise import (
     matching,
     stamps_of,
 )
-from vectide.stores.refusals import check_made_for, refusing
+from vectide.stores.refusals import check_made_for, check_same, refusing
 from vectide.stores.weaviate_errors import failure_of_object, failure_of_query, read_error
 from vectide.stores.weaviate_points import (
     PROPERTIES,
@@ -53,6 +53,7 @@ from vectide.stores.weaviate_points import (
     conditions,
     held_of,
     patched,
+    quoted,
     whole,
 )
 
@@ -66,6 +67,7 @@ CAPABILITIES: Final = Capabilities(
     null_metadata=True,
     max_integer=10**1000,  # metadata is JSON text
     nul_in_text=True,
+    named_vectors=True,
 )
 
 METRICS: Final = {"cosine": "cosine", "dot": "dot", "l2": "l2-squared"}
@@ -77,16 +79,20 @@ _MAX_RESULTS: Final = 10_000
 _EVERYWHERE: Final = "consistency_level=ALL"
 
 _NAME: Final = re.compile(r"[A-Za-z][_0-9A-Za-z]{0,254}")
+_VECTOR: Final = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,229}")
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a collection is made for: its description says so."""
+    """What a collection is made for: its description says so. ``vector``: the one of its named vectors that
+    is ours; ``others``: those that are not."""
 
     name: str
     dimensions: int
     metric: str
     space: str
+    vector: str | None = None
+    others: tuple[str, ...] = ()
 
 
 class WeaviateStore:
@@ -122,6 +128,10 @@ class WeaviateStore:
             raise StartupRefused(
                 f"a weaviate collection cannot be named {spec.name!r}: letters, digits and underscores can"
             )
+        if spec.vector is not None and not _VECTOR.fullmatch(spec.vector):
+            raise StartupRefused(
+                f"a weaviate vector cannot be named {spec.vector!r}: letters, digits and underscores can"
+            )
         with refusing("weaviate", spec):
             try:
                 shape = self._shape(spec.name, deadline, fresh=True)
@@ -135,6 +145,7 @@ class WeaviateStore:
                 "which is there already"
             )
         check_made_for(spec, shape.dimensions, shape.metric, shape.space)
+        check_same(spec, "vector", shape.vector, spec.vector)
         return True
 
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
@@ -167,7 +178,8 @@ class WeaviateStore:
         shape = self._shape(collection, deadline)
         check_vectors([vector], shape.dimensions)
         wanted = conditions(filters)
-        near = f"nearVector:{{vector:{json.dumps(vector.tolist())}}}"
+        target = "" if shape.vector is None else f",targetVectors:[{quoted(shape.vector)}]"
+        near = f"nearVector:{{vector:{json.dumps(vector.tolist())}{target}}}"
 
         def find(count: int) -> Sequence[Hit | None]:
             which = f"{near},limit:{min(count, _MAX_RESULTS)}" + (f",where:{wanted}" if wanted else "")
@@ -180,10 +192,10 @@ class WeaviateStore:
         self, collection: str, cursor: str | None, limit: int, deadline: Deadline, *, vectors: bool = False
     ) -> tuple[Sequence[Stored], str | None]:
         """As :meth:`vectide.ports.Scannable.scan`. The cursor is the last id."""
-        self._shape(collection, deadline)
+        shape = self._shape(collection, deadline)
         path = f"objects?class={_class(collection)}&limit={min(limit, _MAX_RESULTS)}&after={cursor or ''}"
         found = self._http.call("GET", path + ("&include=vector" if vectors else ""), deadline)["objects"]
-        page = [held_of(one["id"], one["properties"], one.get("vector")).point for one in found]
+        page = [held_of(one["id"], one["properties"], _vector_of(one, shape)).point for one in found]
         return page, page[-1].id if len(page) == min(limit, _MAX_RESULTS) else None
 
     def count(self, collection: str, deadline: Deadline) -> int:
@@ -205,14 +217,17 @@ class WeaviateStore:
             "dimensions": spec.dimensions,
             "metric": spec.metric,
             "space": spec.space,
+            **({} if spec.vector is None else {"vector": spec.vector}),
         }
+        index = {"vectorIndexType": "hnsw", "vectorIndexConfig": {"distance": METRICS[spec.metric]}}
+        vectors: dict[str, Any] = {"vectorizer": "none", **index}
+        if spec.vector is not None:
+            vectors = {"vectorConfig": {spec.vector: {"vectorizer": {"none": {}}, **index}}}
         body = {
             "class": _class(spec.name),
             "description": json.dumps({"vectide": made_for}),
-            "vectorizer": "none",
-            "vectorIndexType": "hnsw",
-            "vectorIndexConfig": {"distance": METRICS[spec.metric]},
             "properties": list(PROPERTIES),
+            **vectors,
         }
         try:
             self._http.call("POST", "schema", deadline, body)
@@ -225,7 +240,9 @@ class WeaviateStore:
         if shape is None:
             found = self._http.call("GET", f"schema/{_class(collection)}", deadline)
             try:
-                shape = Shape(**json.loads(found["description"])["vectide"])
+                made_for = json.loads(found["description"])["vectide"]
+                others = sorted((found.get("vectorConfig") or {}).keys() - {made_for.get("vector")})
+                shape = Shape(**made_for, others=tuple(others))
             except (ValueError, LookupError, TypeError):
                 detail = f"collection {collection!r} is not one of this service: choose another name"
                 raise AdapterError(Failure(Kind.OPERATOR, "not_ours", detail)) from None
@@ -256,12 +273,14 @@ class WeaviateStore:
         """Write the whole points; which of them failed, by id."""
         if not changes.puts:
             return {}
+        shape = self._shape(collection, deadline)
+        others = self._others(collection, [held.point.id for held, _ in changes.puts], shape, deadline)
         made = [
             {
                 "class": _class(collection),
                 "id": held.point.id,
                 "properties": whole(held),
-                "vector": vector.tolist(),
+                **_vectors(vector, shape, others.get(held.point.id, {})),
             }
             for held, vector in changes.puts
         ]
@@ -270,6 +289,19 @@ class WeaviateStore:
         failed = {id_: failure for id_, failure in failures if failure is not None}
         missing = {held.point.id for held, _ in changes.puts} - {one["id"] for one in answered}
         return failed | dict.fromkeys(missing, Failure(Kind.TRANSIENT, "answer", "an object without answer"))
+
+    def _others(
+        self, collection: str, ids: Sequence[str], shape: Shape, deadline: Deadline
+    ) -> dict[str, dict[str, Any]]:
+        """The vectors of points that are not ours, by id: a point is written with them, or loses them."""
+        if not shape.others:
+            return {}
+        which = f"where:{among_query('id', ids)},limit:{len(ids)}"
+        fields = f"_additional{{id vectors{{{' '.join(shape.others)}}}}}"
+        found = [one["_additional"] for one in self._get(collection, which, fields, deadline)]
+        return {
+            one["id"]: {name: vector for name, vector in one["vectors"].items() if vector} for one in found
+        }
 
     def _patch(self, collection: str, changes: Changes, deadline: Deadline) -> set[str]:
         """Change points, one call for each; which of them are gone."""
@@ -318,6 +350,22 @@ create = WeaviateStore
 def _class(collection: str) -> str:
     """The name as the server has it."""
     return collection[:1].upper() + collection[1:]
+
+
+def _vectors(vector: Vector, shape: Shape, others: Mapping[str, Any]) -> dict[str, Any]:
+    """The vectors of an object that is written whole."""
+    if shape.vector is None and not others:
+        return {"vector": vector.tolist()}
+    if shape.vector is None:
+        return {"vector": vector.tolist(), "vectors": dict(others)}
+    return {"vectors": {**others, shape.vector: vector.tolist()}}
+
+
+def _vector_of(found: Mapping[str, Any], shape: Shape) -> Any:
+    """Our vector among those of an object."""
+    if shape.vector is None:
+        return found.get("vector")
+    return (found.get("vectors") or {}).get(shape.vector)
 
 
 def _outcome(write: Write, outcome: Outcome, failed: Mapping[str, Failure], gone: set[str]) -> Outcome:
