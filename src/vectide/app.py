@@ -351,12 +351,12 @@ class Collection:
 
 
 def spec_of(settings: Settings, mapping: TableMapping, embedder: Embedder) -> CollectionSpec:
-    """What the table's collection must be, when its embedder is prepared."""
+    """What the collection that a table fills must be, when the table's embedder is prepared."""
+    store = settings.store_of(mapping.table)
     filters = {
         by.name: by
         for other in settings.mappings
-        if (other.collection, settings.store_of(other.table))
-        == (mapping.collection, settings.store_of(mapping.table))
+        if other.collection == mapping.collection and settings.store_of(other.table) == store
         for by in other.filters
     }
     return CollectionSpec(

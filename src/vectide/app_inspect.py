@@ -425,8 +425,7 @@ def _tenant(mapping: TableMapping, whose: str | None) -> Mapping[str, Value]:
     if whose is None:
         return {}
     if mapping.tenant is None:
-        problem = f"the collection {mapping.collection} has no tenants: no table of it names a tenant"
-        raise SettingsError([problem])
+        raise SettingsError([f"table {mapping.table} has no tenants: it names no column for them"])
     return {mapping.tenant: whose}
 
 
