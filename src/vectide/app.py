@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from vectide import __version__, codecs, embedders, stores
@@ -310,8 +309,7 @@ def routes_of(settings: Settings, given: Dependencies) -> Routes:
     for table in settings.tables:
         by, to, source = (settings.embedder_of(table), settings.store_of(table), settings.source_of(table))
         if by not in providers:
-            model = Path(by.model or "").name if by.kind == "onnx" else by.model
-            called = _unique(f"{by.kind}/{model}" if model else by.kind, table, providers.values())
+            called = _unique(f"{by.kind}/{by.model}" if by.model else by.kind, table, providers.values())
             providers[by] = _provider(by, called, given.embedders[table])
         if to not in targets:
             targets[to] = _target(to, _unique(to.kind, table, targets.values()), given.stores[table])
@@ -384,7 +382,7 @@ def collections_of(settings: Settings, routes: Routes) -> Sequence[Collection]:
         spec = spec_of(settings, mapping, embedder)
         at = (target, mapping.collection)
         known = found.setdefault(at, Collection(target, spec))
-        if known.spec != spec:
+        if (known.spec.space, known.spec.dimensions) != (spec.space, spec.dimensions):
             problems.append(
                 f"tables.{mapping.table}.collection: table {known.tables[0]} fills {mapping.collection} with "
                 f"vectors of {known.spec.space}, and this one with vectors of {spec.space}: "
