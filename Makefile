@@ -31,7 +31,7 @@ test: setup ## unit, contract, pipeline and simulation tests (ARGS= goes to pyte
 	@$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? = 5 ] # none of those was asked for
 
 .PHONY: test-real
-test-real: setup ## the service on a real Kafka, Connect, Debezium, registry, PostgreSQL and MariaDB; needs Java 17 and Maven
+test-real: setup ## the service on a real Kafka, Connect, Debezium, registry, PostgreSQL and MariaDB; needs Java 17 and Maven (other stores: nightly)
 	@$(BIN)/python -m pytest -m "real and not nightly" -rs tests/real $(ARGS)
 
 .PHONY: image
@@ -107,8 +107,8 @@ site: setup ## the docs as a site, in build/site; a link or heading that there i
 .PHONY: nightly
 nightly: setup ## whatever takes longer: the real stack, replicas by lag, the chart on a real API server, many more simulated seeds, every planted defect, the benchmark
 	@$(BIN)/python -m tests.weaviate
-	@$(BIN)/python -m pytest -m nightly
-	@$(MAKE) test-real
+	@$(BIN)/python -m pytest -m "nightly and not real"
+	@$(BIN)/python -m pytest -m real -rs tests/real
 	@$(MAKE) test-image
 	@$(MAKE) fuzz
 	@$(MAKE) chaos

@@ -18,11 +18,12 @@ import pytest
 from confluent_kafka import Message
 from psycopg.conninfo import make_conninfo
 from tests.real.jars import StackError
-from tests.real.judge import differences, read_store, should_be, wasted, worth_embedding
+from tests.real.judge import differences, should_be, wasted, worth_embedding
 from tests.real.processes import wait_until
 from tests.real.service import Kafka, Readings, Service
 from tests.real.stack import Connector, RealStack
 from tests.real.tables import BARRIER, DOCS, ORDER_LINES, PRODUCTS, TABLES, RowId, Table
+from tests.real.targets import EVERY_TARGET, Target, open_target
 from tests.real.workload import Workload
 
 from vectide.deadletters import PREFIX
@@ -30,37 +31,80 @@ from vectide.testing.embedding_server import EmbeddingServer
 
 SEED = int(os.environ.get("VECTIDE_REAL_SEED", "20260114"))
 DIMENSIONS = 64
-GROUP = "vectide-real"
-DEAD_LETTERS = "stream.dlq"
-KILLS = 3
-TRANSACTIONS = 3000
-QUIET_TRANSACTIONS = 600
 #: For every condition that is waited for: far beyond what a slow, shared machine needs.
 PATIENCE_S = 180.0
 #: Sent once at every start, to learn how long the vectors are.
 PROBE = "dimension"
 
-#: Two connectors, so that both spellings of JSON and different partition counts pass through one service.
-SHOP = Connector(
-    "mall",
-    database="source",
-    tables=(PRODUCTS.name, ORDER_LINES.name, BARRIER),
-    schemas=True,
-    partitions=3,
-    partitions_of={ORDER_LINES.name: 2},
-)
-WIKI = Connector("wiki", database="source", tables=(DOCS.name, BARRIER), schemas=False, partitions=1)
-TOPICS = {
-    PRODUCTS.name: SHOP.topic(PRODUCTS.name),
-    ORDER_LINES.name: SHOP.topic(ORDER_LINES.name),
-    DOCS.name: WIKI.topic(DOCS.name),
-}
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How much happens: ``rows`` before the snapshot (products, docs, order lines), then transactions."""
+
+    rows: tuple[int, int, int]
+    transactions: int
+    quiet: int
+    kills: int
 
 
-def _environment(stack: RealStack, source_dsn: str, store_dsn: str, embedder_url: str) -> dict[str, str]:
+FULL = Length(rows=(1500, 300, 400), transactions=3000, quiet=600, kills=3)
+#: Enough for everything to happen once more with another store.
+SHORT = Length(rows=(500, 100, 130), transactions=1200, quiet=200, kills=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What one scene calls its own: each finds the parts of the others in the same cluster."""
+
+    target: str
+
+    @property
+    def source(self) -> str:
+        """The source database."""
+        return f"source_{self.target}"
+
+    @property
+    def group(self) -> str:
+        return f"vectide-real-{self.target}"
+
+    @property
+    def dead_letters(self) -> str:
+        return f"stream.{self.target}.dlq"
+
+    @property
+    def connectors(self) -> tuple[Connector, Connector]:
+        """Two, so that both spellings of JSON and different partition counts pass through one service."""
+        shop = Connector(
+            f"mall{self.target}",
+            database=self.source,
+            tables=(PRODUCTS.name, ORDER_LINES.name, BARRIER),
+            schemas=True,
+            partitions=3,
+            partitions_of={ORDER_LINES.name: 2},
+        )
+        wiki_tables = (DOCS.name, BARRIER)
+        wiki = Connector(
+            f"wiki{self.target}", database=self.source, tables=wiki_tables, schemas=False, partitions=1
+        )
+        return shop, wiki
+
+    @property
+    def topics(self) -> dict[str, str]:
+        """Of each table."""
+        shop, wiki = self.connectors
+        return {
+            PRODUCTS.name: shop.topic(PRODUCTS.name),
+            ORDER_LINES.name: shop.topic(ORDER_LINES.name),
+            DOCS.name: wiki.topic(DOCS.name),
+        }
+
+
+def _environment(
+    stack: RealStack, names: Names, target: Target, source_dsn: str, embedder_url: str
+) -> dict[str, str]:
     tables = {
         table.name: {
-            "source": TOPICS[table.name],
+            "source": names.topics[table.name],
             "collection": table.name,
             "store_text": True,
             **table.settings,
@@ -69,7 +113,7 @@ def _environment(stack: RealStack, source_dsn: str, store_dsn: str, embedder_url
     }
     return {
         "VECTIDE_KAFKA__BOOTSTRAP_SERVERS": stack.broker.bootstrap,
-        "VECTIDE_KAFKA__GROUP_ID": GROUP,
+        "VECTIDE_KAFKA__GROUP_ID": names.group,
         # A killed member holds its partitions for this long.
         "VECTIDE_KAFKA__EXTRA": json.dumps({"session.timeout.ms": 6000, "heartbeat.interval.ms": 1000}),
         "VECTIDE_EMBEDDER__KIND": "openai",
@@ -80,10 +124,9 @@ def _environment(stack: RealStack, source_dsn: str, store_dsn: str, embedder_url
         "VECTIDE_EMBEDDER__BATCH_ITEMS": "32",
         "VECTIDE_EMBEDDER__CONCURRENCY": "2",
         "VECTIDE_EMBEDDER__LINGER_MS": "100",
-        "VECTIDE_STORE__KIND": "pgvector",
-        "VECTIDE_STORE__DSN": store_dsn,
+        **target.variables,
         "VECTIDE_SOURCE__DSN": source_dsn,
-        "VECTIDE_DLQ__TOPIC": DEAD_LETTERS,
+        "VECTIDE_DLQ__TOPIC": names.dead_letters,
         "VECTIDE_LIMITS__GRACE_S": "30",
         "VECTIDE_TABLES": json.dumps(tables),
     }
@@ -93,6 +136,7 @@ def _environment(stack: RealStack, source_dsn: str, store_dsn: str, embedder_url
 class Summary:
     """What was done, for whoever reads the output of the run."""
 
+    target: str
     seed: int = SEED
     started_s: float = field(default_factory=time.monotonic)
     lines: list[str] = field(default_factory=list)
@@ -101,41 +145,59 @@ class Summary:
         self.lines.append(f"{time.monotonic() - self.started_s:6.1f} s  {line}")
 
     def __str__(self) -> str:
-        return "\n".join([f"real stack, seed {self.seed}", *self.lines])
+        return "\n".join([f"real stack, {self.target}, seed {self.seed}", *self.lines])
 
 
 class Scene:
     """The source, the service and the store of one test, and the steps that the test is told in."""
 
-    def __init__(self, stack: RealStack, server: EmbeddingServer, summary: Summary):
-        self.stack, self.server, self.summary = stack, server, summary
+    def __init__(self, stack: RealStack, target: Target, server: EmbeddingServer, summary: Summary):
+        self.stack, self.target, self.server, self.summary = stack, target, server, summary
+        self.names = names = Names(target.kind)
+        self.topics = list(names.topics.values())
         with psycopg.connect(stack.postgres.dsn, autocommit=True) as admin:
-            for database in ("source", "stream_vectors"):
-                admin.execute(f"CREATE DATABASE {database}".encode())
-        self.source = psycopg.connect(make_conninfo(stack.postgres.dsn, dbname="source"))
-        source_dsn = make_conninfo(stack.postgres.tcp_dsn, dbname="source")
-        self._store_dsn = make_conninfo(stack.postgres.dsn, dbname="stream_vectors")
-        self.store = psycopg.connect(self._store_dsn, autocommit=True)
+            admin.execute(f"CREATE DATABASE {names.source}".encode())
+        self.source = psycopg.connect(make_conninfo(stack.postgres.dsn, dbname=names.source))
         self.kafka = Kafka(stack.broker.bootstrap)
-        self.kafka.create_topic(DEAD_LETTERS)
-        environment = _environment(stack, source_dsn, self._store_dsn, server.url)
-        self.service = Service(environment, stack.folder / "vectide")
+        self.kafka.create_topic(names.dead_letters)
+        source_dsn = make_conninfo(stack.postgres.tcp_dsn, dbname=names.source)
+        environment = _environment(stack, names, target, source_dsn, server.url)
+        self.service = Service(environment, stack.folder / f"vectide-{target.kind}")
         self.workload = Workload(self.source, SEED)
         self._sent_before: Counter[str] = Counter()
+        self._connected: list[Connector] = []
 
     def close(self) -> None:
         self.service.close()
         self.kafka.close()
-        self.store.close()
+        for connector in self._connected:
+            self._disconnect(connector)
         self.source.close()
 
     # --- steps -------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
         """Start both connectors, and wait for the topics of the snapshot."""
-        for connector in (SHOP, WIKI):
+        for connector in self.names.connectors:
             self.stack.connect.create(connector, self.stack.postgres)
-        wait_until("the topics are there", lambda: self.kafka.exist(list(TOPICS.values())), PATIENCE_S)
+            self._connected.append(connector)
+        wait_until("the topics are there", lambda: self.kafka.exist(self.topics), PATIENCE_S)
+
+    def _disconnect(self, connector: Connector) -> None:
+        """The server has room for the slots of so many connectors only."""
+        self.stack.connect.remove(connector.name)
+        drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+
+        def dropped() -> bool:
+            self.source.rollback()
+            self.source.execute(f"{drop} WHERE slot_name = %s AND NOT active".encode(), [connector.slot])
+            left = self.source.execute(
+                "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", [connector.slot]
+            ).fetchall()
+            self.source.commit()
+            return not left
+
+        wait_until(f"{connector.slot} is dropped", dropped, PATIENCE_S)
 
     def kill_at_work(self, after_texts: int) -> None:
         """Change rows until the service has sent that many texts more and is busy, then kill it."""
@@ -150,7 +212,7 @@ class Scene:
 
         readings = wait_until(f"the service is busy after {target} texts", busy, PATIENCE_S, every_s=0.01)
         self.service.kill()
-        lag = self.kafka.lag(GROUP, list(TOPICS.values()))
+        lag = self.kafka.lag(self.names.group, self.topics)
         self.summary.add(
             f"killed with {readings.in_flight} in flight, lag {readings.lag} "
             f"({lag} by the broker), {len(self.server.texts())} texts sent so far"
@@ -160,10 +222,9 @@ class Scene:
     def settle(self) -> None:
         """Wait until the connectors have passed everything, and the service has committed all of it."""
         self._pass_barrier()
-        topics = list(TOPICS.values())
 
         def unsettled() -> str:
-            readings, lag = self.service.readings(), self.kafka.lag(GROUP, topics)
+            readings, lag = self.service.readings(), self.kafka.lag(self.names.group, self.topics)
             return "" if readings == Readings(0, 0) and lag == 0 else f"{readings}, lag {lag} by the broker"
 
         try:
@@ -201,12 +262,11 @@ class Scene:
 
     def texts_stored(self) -> dict[RowId, str]:
         """The text of every row in the store, once the dead service's last transactions have ended."""
-        others = "SELECT 1 FROM pg_stat_activity WHERE datname = 'stream_vectors' AND pid <> pg_backend_pid()"
-        wait_until("the store is left alone", lambda: not self.store.execute(others).fetchall(), PATIENCE_S)
+        self.target.come_to_rest()
         return {
             (table.name, point.key): point.text
             for table in TABLES
-            for point in read_store(self.store, table)
+            for point in self.target.read(table)
             if not point.ahead  # what came before that text may still have to be embedded
         }
 
@@ -215,12 +275,12 @@ class Scene:
         of the row makes up for, even when all is replayed."""
         return [
             f"{_brief(letter.key())}: {_header(letter, 'cause')} at {_header(letter, 'offset')}"
-            for letter in self.kafka.messages([DEAD_LETTERS])
+            for letter in self.kafka.messages([self.names.dead_letters])
         ]
 
     def complaints(self, table: Table) -> list[str]:
         wanted = should_be(self.source, table, DIMENSIONS)
-        return differences(wanted, read_store(self.store, table))
+        return differences(wanted, self.target.read(table))
 
 
 def _brief(key: bytes | None) -> str:
@@ -235,11 +295,16 @@ def _header(letter: Message, name: str) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-@pytest.fixture
-def scene(real_stack: RealStack, capsys: pytest.CaptureFixture[str]) -> Iterator[Scene]:
-    summary = Summary()
-    with EmbeddingServer(dimensions=DIMENSIONS, latency_ms=60, record_texts=True) as server:
-        scene = Scene(real_stack, server, summary)
+@pytest.fixture(params=EVERY_TARGET)
+def scene(
+    request: pytest.FixtureRequest, real_stack: RealStack, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Scene]:
+    summary = Summary(request.param)
+    with (
+        open_target(request.param, request, real_stack) as target,
+        EmbeddingServer(dimensions=DIMENSIONS, latency_ms=60, record_texts=True) as server,
+    ):
+        scene = Scene(real_stack, target, server, summary)
         try:
             yield scene
         finally:
@@ -253,8 +318,9 @@ def scene(real_stack: RealStack, capsys: pytest.CaptureFixture[str]) -> Iterator
 def test_the_store_equals_the_source_whatever_is_killed(scene: Scene) -> None:
     chance = random.Random(SEED)  # noqa: S311
     workload, summary = scene.workload, scene.summary
+    length = FULL if scene.target.kind == "pgvector" else SHORT
     workload.create_tables()
-    summary.add(f"{workload.seed_rows(products=1500, docs=300, order_lines=400)} rows before the snapshot")
+    summary.add(f"{workload.seed_rows(*length.rows)} rows before the snapshot")
     scene.connect()
     summary.add("connectors run")
     stored: dict[RowId, str] = {}
@@ -273,31 +339,31 @@ def test_the_store_equals_the_source_whatever_is_killed(scene: Scene) -> None:
         waste.extend(found)
 
     start()
-    for _ in range(KILLS):
-        workload.run(TRANSACTIONS // (KILLS + 1) - 50)
+    for _ in range(length.kills):
+        workload.run(length.transactions // (length.kills + 1) - 50)
         scene.kill_at_work(after_texts=chance.randint(100, 500))
         close_account("until the kill")
         stored = scene.texts_stored()
         workload.run(50)
         start()
-    workload.run(TRANSACTIONS // (KILLS + 1))
+    workload.run(length.transactions // (length.kills + 1))
     scene.settle()
     close_account("until settled")
 
-    workload.run_quiet(QUIET_TRANSACTIONS)
+    workload.run_quiet(length.quiet)
     scene.settle()
     quiet = scene.texts_sent()
-    summary.add(f"{QUIET_TRANSACTIONS} transactions that change no text: {quiet.total()} texts sent")
+    summary.add(f"{length.quiet} transactions that change no text: {quiet.total()} texts sent")
 
     exit_code = scene.service.stop()
     stored = scene.texts_stored()
-    scene.kafka.rewind(GROUP, list(TOPICS.values()))
+    scene.kafka.rewind(scene.names.group, scene.topics)
     start()
     scene.settle()
     close_account(f"stopped with exit code {exit_code}, everything replayed")
     scene.service.stop()
 
-    events = scene.kafka.census(list(TOPICS.values()))
+    events = scene.kafka.census(scene.topics)
     letters = scene.dead_letters()
     summary.add(f"events {dict(events)}, dead letters {len(letters)}")
     summary.add(f"transactions {dict(workload.kinds)}")

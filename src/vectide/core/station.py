@@ -35,6 +35,8 @@ CLOSE_AFTER = 3
 STRIKE_SUCCESSES = 3
 #: ... and at least this many of them for each that failed.
 STRIKE_RATIO = 4
+#: A call that takes longer may well hang.
+STALLED_AFTER_S = 5.0
 #: What may be the fault of one member, although the whole call failed.
 _SPLIT_IN_TIME = frozenset({Kind.TRANSIENT, Kind.INVALID})
 #: Full batches that succeed before larger ones are tried again, after one was too large.
@@ -51,8 +53,9 @@ class Unit(Generic[T]):
     due_s: float = 0.0
     #: Successes and failures of the station when this unit last failed.
     seen: tuple[int, int] | None = None
-    #: Which closing of the station it departed after.
+    #: Which closing of the station it departed after, and when.
     gate: int = 0
+    departed_s: float = 0.0
     #: Whether it left the queue as a full batch (then it has not been split).
     full: bool = False
 
@@ -140,6 +143,10 @@ class Station(Generic[T]):
         """Whether at least as much waits as one call takes."""
         return self._batcher.size + sum(len(unit.items) for unit in self._retries) >= self.limits.items
 
+    def is_stalled(self, now_s: float) -> bool:
+        """Whether a call takes so long that nobody should wait for its end."""
+        return any(now_s - unit.departed_s > STALLED_AFTER_S for unit in self.in_flight)
+
     def add(self, item: T, weight: int, now_s: float, size: int = 1) -> None:
         """Queue an item, which counts for ``size`` items of a call."""
         self._batcher.add(item, weight, now_s, size)
@@ -156,7 +163,7 @@ class Station(Generic[T]):
         if unit is None:
             return None
         self._tried_again = unit.attempt > 0
-        unit.gate = self._gate
+        unit.gate, unit.departed_s = self._gate, now_s
         self.in_flight.append(unit)
         return unit
 

@@ -222,10 +222,11 @@ class Stations:
         """Whether more of its vectors wait for a store than one write takes: a crash would pay for them
         twice.
 
-        A collection in trouble holds the others' texts up only when all are in trouble.
+        A collection in trouble, or whose calls hang, holds the others' texts up only when all are so.
         """
         stations = self._fed[provider]
-        well = [station for station in stations if station.condition.name == "ok"]
+        now_s = self._caller.now()
+        well = [one for one in stations if one.condition.name == "ok" and not one.is_stalled(now_s)]
         return any(station.is_behind for station in well or stations)
 
     def _start_all(self, station: Station[T], start: Callable[[Unit[T]], None], flush: bool) -> None:
