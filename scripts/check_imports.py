@@ -63,16 +63,18 @@ RULES: Final[Mapping[str, Rule]] = {
     ),
     "codecs": _rule(_ADAPTER, "fastavro msgspec"),
     "sources": _rule(_ADAPTER, "confluent_kafka psycopg"),
-    "embedders": _rule(_ADAPTER, "cohere httpx httpx2 msgspec numpy openai tokenizers wordllama"),
+    "embedders": _rule(_ADAPTER, "cohere httpx httpx2 msgspec numpy onnxruntime openai tokenizers wordllama"),
     "stores": _rule(
         _ADAPTER, "certifi grpc httpx lancedb numpy pgvector psycopg pyarrow pydantic pymilvus qdrant_client"
     ),
+    "cache": _rule(_ADAPTER, "numpy"),
     "deadletters": _rule(_ADAPTER, "confluent_kafka"),
     "registry": _rule(_ADAPTER, "confluent_kafka httpx2"),
     "jobs": _rule(_ADAPTER),
     "ops": _rule("core", "prometheus_client starlette structlog uvicorn"),
     "app": _rule(
-        "vectide core ports settings codecs sources embedders stores deadletters registry jobs ops testing",
+        "vectide core ports settings codecs sources embedders stores cache deadletters registry jobs "
+        "ops testing",
         "numpy tenacity",
     ),
     "demo": _rule(
@@ -88,7 +90,8 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "cohere": ("vectide.embedders.cohere_",),
     "httpx2": ("vectide.embedders.openai_",),
     "openai": ("vectide.embedders.openai_",),
-    "tokenizers": ("vectide.embedders.tokenizer_",),
+    "onnxruntime": ("vectide.embedders.onnx_",),
+    "tokenizers": ("vectide.embedders.onnx_", "vectide.embedders.tokenizer_"),
     "wordllama": ("vectide.embedders.wordllama_",),
     "pgvector": ("vectide.stores.pgvector",),
     "psycopg": ("vectide.stores.pgvector",),

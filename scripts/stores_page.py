@@ -23,6 +23,7 @@ MEANINGS: Final[dict[str, str]] = {
     "nul_in_text": "texts may hold NUL characters; else they are refused by name",
     "uniform_lists": "a list of several types is canonical JSON text, an empty one is left out",
     "filter_indexes": "[names to filter by](tables.md#names-to-filter-by) get an index; else it needs none",
+    "tenants": "how the points of [one tenant](tables.md#tenants) are found",
     "unit_vectors": "the store scales vectors of metric cosine to length 1",
 }
 

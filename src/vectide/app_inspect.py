@@ -387,12 +387,14 @@ def _tables(settings: Settings) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """A query: its text, the table or the collection (neither: the only one), metadata that must be equal."""
+    """A query: its text, the table or the collection (neither: the only one), metadata that must be equal,
+    and whose rows (None: everybody's)."""
 
     text: str
     table: str | None = None
     collection: str | None = None
     filters: Mapping[str, Value] | None = None
+    tenant: str | None = None
     limit: int = 10
     timeout_s: float = 10.0
 
@@ -404,6 +406,7 @@ def search(settings: Settings, request: SearchRequest) -> Sequence[Hit]:
         raise SettingsError(["the text to search for is blank"])
     mapping = _searched(settings, request)
     collection, kind = mapping.collection, settings.store_of(mapping.table).kind
+    filters = {**(request.filters or {}), **_tenant(settings, collection, request.tenant)}
     deadline = Deadline.after(_CLOCK, request.timeout_s)
     with ExitStack() as stack:
         made, kept = _made(settings, [mapping.table], stack)
@@ -415,8 +418,17 @@ def search(settings: Settings, request: SearchRequest) -> Sequence[Hit]:
         if not _exists(store, spec, deadline):
             raise StartupRefused(f"there is no collection {collection!r} yet: `vectide run` makes it")
         vector = embedder.embed_query(request.text, deadline)
-        filters = request.filters or {}
         return best_chunks(lambda n: store.search(collection, vector, n, deadline, filters), request.limit)
+
+
+def _tenant(settings: Settings, collection: str, whose: str | None) -> Mapping[str, Value]:
+    """The condition for the rows of one tenant. Raises SettingsError where there are none."""
+    if whose is None:
+        return {}
+    name = next(mapping.tenant for mapping in settings.mappings if mapping.collection == collection)
+    if name is None:
+        raise SettingsError([f"the collection {collection} has no tenants: no table of it names a tenant"])
+    return {name: whose}
 
 
 def best_chunks(search: Callable[[int], Sequence[Hit]], limit: int) -> Sequence[Hit]:

@@ -24,9 +24,7 @@ _ENTRY_BYTES: Final = 200
 _CHECKSUM_BYTES: Final = 8
 #: How long another process may hold the file before that counts as a miss.
 _PATIENCE_S: Final = 1.0
-_TABLE: Final = (
-    "CREATE TABLE IF NOT EXISTS vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, vector BLOB NOT NULL)"
-)
+_COLUMNS: Final = "id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, vector BLOB NOT NULL"
 #: Keys in one statement.
 _KEYS: Final = 500
 
@@ -141,7 +139,7 @@ class DiskCache:
         try:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")  # what a power failure takes is embedded again
-            database.execute(_TABLE)
+            database.execute(f"CREATE TABLE IF NOT EXISTS vectors ({_COLUMNS})")
         except sqlite3.Error:
             database.close()
             raise

@@ -229,6 +229,7 @@ def search(
             help="Metadata that must be equal (repeatable); VALUE is JSON or text.",
         ),
     ] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose rows; everybody's if not given.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most rows.")] = 10,
     timeout: Timeout = 30.0,
     as_json: AsJson = False,
@@ -242,7 +243,7 @@ def search(
     from vectide.app_inspect import SearchRequest
     from vectide.app_inspect import search as find
 
-    hits = find(settings, SearchRequest(text, table, collection, equal, limit, timeout))
+    hits = find(settings, SearchRequest(text, table, collection, equal, tenant, limit, timeout))
     if as_json:
         print_lines(output.plain_hit(hit) for hit in hits)
     else:

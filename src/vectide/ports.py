@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vectide.core.failures import Failure
-from vectide.core.filters import FilterField
+from vectide.core.filters import FilterField, tenant_of
 from vectide.core.model import Change, Columns, Point, Position, Record, Row, Stamp, Value
 from vectide.core.pace import Allowance
 from vectide.core.replays import Answer, Request
@@ -285,6 +285,8 @@ class Capabilities:
     uniform_lists: bool = False
     #: Names that are filtered by get an index of their type; else they are found without one of ours.
     filter_indexes: bool = False
+    #: How the points of one tenant are found: by a ``partition``, an ``index``, or a ``filter`` as any.
+    tenants: str = "filter"
     #: Vectors of metric cosine come back from a scan with length 1, whatever length they had.
     unit_vectors: bool = False
 
@@ -311,6 +313,12 @@ class CollectionSpec:
     space: str
     metric: str = "cosine"
     filters: tuple[FilterField, ...] = ()
+
+    @property
+    def tenant(self) -> str | None:
+        """The one among them that says whose a row is: a text or null. A row that changes it has left its
+        former tenant when the write is confirmed."""
+        return tenant_of(self.filters)
 
 
 @value

@@ -198,9 +198,13 @@ class EmbedderSettings(Section):
     """What turns texts into vectors."""
 
     kind: Annotated[
-        Literal["openai", "azure", "cohere", "voyage", "wordllama", "hashing"], BeforeValidator(_lower)
+        Literal["openai", "azure", "cohere", "voyage", "onnx", "wordllama", "hashing"],
+        BeforeValidator(_lower),
     ] = Field(description="Embedding provider.")
-    model: str | None = Field(default=None, description="Name of the model, as the provider calls it.")
+    model: str | None = Field(
+        default=None,
+        description="Name of the model, as the provider calls it (onnx: the path of its folder).",
+    )
     deployment: str | None = Field(
         default=None, description="Name under which the model is deployed (azure); the model's if not given."
     )
@@ -398,6 +402,26 @@ class LogSettings(Section):
     level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         default="info", description="Lowest level that is written."
     )
+
+
+class CacheSettings(Section):
+    """Vectors that were made before, so that the same text is not paid for again."""
+
+    kind: Annotated[Literal["memory", "disk", "off"], LOWER] = Field(
+        default="memory", description="Where vectors are kept that were made before."
+    )
+    path: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="File that they are kept in (disk); processes of one machine may share it."
+    )
+    bytes: Annotated[ByteSize, Field(ge=2**20)] | None = Field(
+        default=None,
+        description="About what they take at most; 32MiB in memory and 1GiB on disk if not given.",
+    )
+
+    @property
+    def most_bytes(self) -> int:
+        """``bytes``, or what it is for this kind."""
+        return int(self.bytes or (2**30 if self.kind == "disk" else 32 * 2**20))
 
 
 class CodecSettings(Section):

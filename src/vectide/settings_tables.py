@@ -169,6 +169,11 @@ class TableSettings(Section):
         description="Metadata that searches filter by, each a name in the store or {name: type}; the store "
         "makes an index of that type.",
     )
+    tenant: Name | None = Field(
+        default=None,
+        description="Column that says whose a row is: it is metadata, as text, and the store keeps rows of "
+        "a tenant together.",
+    )
     soft_delete: Annotated[SoftDeleteSettings, BeforeValidator(_soft_delete)] | None = Field(
         default=None, description="Column, or column and values, that mark a row as deleted."
     )
@@ -414,14 +419,28 @@ def _filter_type(table: TableSettings, name: str) -> FilterType | None:
     source = next((source for source, target in table.metadata if target == name), None)
     if source is None:
         return FilterType.TEXT
+    if source == table.tenant:
+        return FilterType.TEXT
     if source in EVENT_FIELD_TYPES:
         return EVENT_FIELD_TYPES[source]
     return filter_type_of(table.types[source]) if source in table.types else None
 
 
 def _filters(table: TableSettings) -> Iterator[FilterField]:
+    tenant = next((name for source, name in table.metadata if source == table.tenant), table.tenant)
+    if tenant is not None:
+        yield FilterField(tenant, FilterType.TEXT, tenant=True)
     for name, kind in table.filter:
-        yield FilterField(name, FilterType(kind) if kind else _filter_type(table, name) or FilterType.TEXT)
+        of = FilterType(kind) if kind else _filter_type(table, name) or FilterType.TEXT
+        if (name, of) != (tenant, FilterType.TEXT):
+            yield FilterField(name, of)
+
+
+def _metadata_fields(table: TableSettings) -> Iterator[MetadataField]:
+    for source, name in table.metadata:
+        yield MetadataField(source, name, as_text=source == table.tenant)
+    if table.tenant is not None and table.tenant not in dict(table.metadata):
+        yield MetadataField(table.tenant, table.tenant, as_text=True)
 
 
 def _mapping(name: str, table: TableSettings, template: Template) -> TableMapping:
@@ -431,7 +450,7 @@ def _mapping(name: str, table: TableSettings, template: Template) -> TableMappin
         source=table.source,
         collection=table.collection or name,
         template=template,
-        metadata=tuple(MetadataField(source, target) for source, target in table.metadata),
+        metadata=tuple(_metadata_fields(table)),
         key=table.key,
         soft_delete=None if deleted is None else SoftDelete(deleted.column, deleted.values),
         where=_where(table),
@@ -458,10 +477,17 @@ def _shared_sources(sources: Mapping[str, str]) -> Iterator[str]:
 
 
 def _shared_collections(mappings: Sequence[TableMapping]) -> Iterator[str]:
-    """A name has one index in a collection."""
+    """A name has one index in a collection, and tenants are kept apart in one way."""
     for at, mine in enumerate(mappings):
         for other in mappings[:at]:
-            theirs = {by.name: by.type for by in other.filters if mine.collection == other.collection}
+            if mine.collection != other.collection:
+                continue
+            if mine.tenant != other.tenant:
+                yield (
+                    f"tables.{mine.table}.tenant: is {mine.tenant or 'not given'} here and "
+                    f"{other.tenant or 'not given'} in tables.{other.table}, of the same collection"
+                )
+            theirs = {by.name: by.type for by in other.filters}
             for by in mine.filters:
                 if theirs.get(by.name, by.type) != by.type:
                     yield (

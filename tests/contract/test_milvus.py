@@ -210,3 +210,21 @@ def test_an_index_of_metadata_is_cast_to_what_is_declared() -> None:
     assert (index["field_name"], index["index_type"]) == ("metadata", "INVERTED")
     names = {filter_index_of(FilterField("a", kind))["index_name"] for kind in FilterType}
     assert len(names) == 3  # texts and times, integers and numbers are indexed in one way
+
+
+def test_the_partitions_of_a_collection_are_those_that_it_was_made_with(
+    store: MilvusStore, client: MilvusClient, deadline: Deadline
+) -> None:
+    plain = CollectionSpec("plain", 4, "s")
+    tenant = FilterField("org", FilterType.TEXT, tenant=True)
+    shared = CollectionSpec("shared", 4, "s", filters=(tenant,))
+    store.prepare(plain, deadline)
+    store.prepare(shared, deadline)
+    [key] = [
+        field for field in client.describe_collection("shared")["fields"] if field.get("is_partition_key")
+    ]
+    assert key["name"] == "tenant"
+    refused = {"plain": (tenant,), "shared": ()}
+    for name, filters in refused.items():
+        with pytest.raises(StartupRefused, match=f"'{name}' has the tenant .*org.* use another collection"):
+            store.prepare(CollectionSpec(name, 4, "s", filters=filters), deadline)

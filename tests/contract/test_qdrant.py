@@ -402,3 +402,15 @@ def test_an_index_of_another_type_is_refused_with_both(
             call(spec, deadline)
     text = CollectionSpec("items", 4, "test/model/4", filters=(FilterField("price", FilterType.TEXT),))
     qdrant.prepare(text, deadline)
+
+
+def test_an_index_of_the_tenant_keeps_its_points_together(
+    qdrant: QdrantStore, client: QdrantClient, deadline: Deadline
+) -> None:
+    """One that was only a filter's becomes the tenant's."""
+    for tenant in (False, True, True):
+        filters = (FilterField("org", FilterType.TEXT, tenant),)
+        qdrant.prepare(CollectionSpec("items", 4, "test/model/4", filters=filters), deadline)
+        found = client.get_collection("items").payload_schema["org"]
+        assert found.data_type is models.PayloadSchemaType.KEYWORD
+        assert bool(getattr(found.params, "is_tenant", False)) is tenant

@@ -896,6 +896,76 @@ def test_a_value_of_another_type_than_declared_is_kept(backend: Any, deadline: D
         assert [hit.row for hit in hits] in ([row(i)], []), value
 
 
+TENANTS = CollectionSpec("tenants", 4, "s", filters=(FilterField("org", FilterType.TEXT, tenant=True),))
+
+
+@pytest.fixture
+def shared(backend: Any, deadline: Deadline) -> Points:
+    """A collection of several tenants."""
+    backend.store.prepare(TENANTS, deadline)
+    return Points(backend.store, deadline, "tenants")
+
+
+def of_tenant(points: Points, whose: str, limit: int = 10) -> set[Row]:
+    return {hit.row for hit in points.search(vector(1.0), limit, org=whose)}
+
+
+def test_a_tenant_finds_its_own_points_only_however_near_those_of_others_are(shared: Points) -> None:
+    near = [put(row(i), metadata={"org": "one"}) for i in range(50)]
+    far = [put(row(f"far {i}"), metadata={"org": "other"}, at=vector(-1.0, 0.1)) for i in range(5)]
+    shared.write(*near, *far, put(row("odd"), metadata={"org": ""}), put(row("s"), metadata={"org": "o'ne"}))
+    assert of_tenant(shared, "other", 5) == {one.point.row for one in far}
+    assert len(of_tenant(shared, "one", 50)) == 50
+    assert of_tenant(shared, "o'ne") == {row("s")}
+    assert of_tenant(shared, "") == {row("odd")}
+    assert of_tenant(shared, "nobody") == set()
+
+
+def test_a_row_that_changes_its_tenant_leaves_the_former_one(shared: Points) -> None:
+    """By a patch, by a put, to a tenant that there was not before, and with all its chunks."""
+    one, keep = row(1), frozenset[str]()
+    shared.write(put(one, 1, metadata={"org": "a"}), put_chunk(one, 1, text="b", metadata={"org": "a"}))
+    shared.write(put(row(2), 1, metadata={"org": "a"}))
+    moved = patch_chunks(one, ("b", 1), metadata={"org": "b"}, keep=keep)
+    assert shared.write(patch(one, 2, metadata={"org": "b"}), moved) == [APPLIED, APPLIED]
+    assert (of_tenant(shared, "a"), of_tenant(shared, "b")) == ({row(2)}, {one})
+    assert shared.write(put(one, 3, text="new", metadata={"org": "c"}, at=vector(0, 1.0))) == [APPLIED]
+    chunk_stays = patch_chunks(one, ("b", 1), metadata={"org": "c"})
+    assert shared.write(chunk_stays) == [APPLIED]
+    assert (of_tenant(shared, "b"), of_tenant(shared, "c")) == (set(), {one})
+    held = {point.chunk: point for point in shared.scan(vectors=True) if point.row == one}
+    assert len(held) == 2
+    assert held[0].vector is not None
+    assert held[1].vector is not None
+    assert (held[0].vector.tolist(), held[1].vector.tolist()) == (
+        [0, 1, 0, 0],
+        put_chunk(one, 1).vector.tolist(),
+    )
+    assert [point.text for point in held.values()].count("new") == 1
+
+
+def test_stamps_and_removals_need_no_tenant(shared: Points) -> None:
+    """A delete does not tell it."""
+    one, two = row(1), row(2)
+    shared.write(put(one, 1, metadata={"org": "a"}), put_chunk(one, 1, metadata={"org": "a"}))
+    shared.write(put(two, 1, metadata={"org": "b"}))
+    shared.write(patch(two, 2, metadata={"org": "a"}))
+    assert shared.stamps(one, two) == [stamp(1), stamp(2)]
+    assert shared.write(mark(two, 3)) == [APPLIED]
+    assert (of_tenant(shared, "a"), of_tenant(shared, "b")) == ({one, two}, set())
+    assert shared.write(Remove(one, ()), Remove(two, (), Position("log", 0, 4))) == [APPLIED, APPLIED]
+    assert list(shared.scan()) == []
+
+
+def test_a_row_without_a_tenant_is_nobodys(shared: Points) -> None:
+    """It is found by whoever does not ask for a tenant, and may get one."""
+    shared.write(put(row(1), 1, metadata={"org": None}), put(row(2), 1), put(row(3), metadata={"org": "a"}))
+    assert of_tenant(shared, "") == of_tenant(shared, "null") == set()
+    assert {hit.row for hit in shared.search(vector(1.0))} == {row(1), row(2), row(3)}
+    shared.write(patch(row(1), 2, metadata={"org": "a"}), patch(row(3), 2, metadata={"org": None}))
+    assert of_tenant(shared, "a") == {row(1)}
+
+
 def test_searching_an_empty_collection_finds_nothing(points: Points) -> None:
     assert points.search(vector(1.0)) == []
 

@@ -182,6 +182,36 @@ def test_preview_and_search_speak_of_chunks(shop: Shop) -> None:
     assert found.count(f"{shop.table} {{") == 1  # a row comes once, by its best chunk
 
 
+def test_a_row_with_all_its_chunks_changes_its_tenant_and_goes_without_telling_it(shop: Shop) -> None:
+    tables = shop.tables(
+        chunk=CHUNK, embed={"columns": ["description"]}, tenant="org", filter=[{"in_stock": "boolean"}]
+    )
+    environment = shop.environment(VECTIDE_TABLES=tables)
+
+    def found(*options: str) -> list[int]:
+        lines = vectide(environment, "search", sentences(2), "--json", *options).splitlines()
+        return sorted(json.loads(line)["key"]["id"] for line in lines)
+
+    def change(id_: int, org: int | None) -> Any:
+        return shop.upsert(id_, "n", description=sentences(1, 2, id_), org=org)
+
+    with running(environment) as service:
+        shop.produce(change(5, 7), change(6, 7), change(7, None))
+        until(lambda: shop.committed() == 3, "the rows to be stored")
+        assert [found("--tenant", whose) for whose in ("7", "8", "None")] == [[5, 6], [], []]
+        assert found("--tenant", "7", "--filter", "in_stock=false") == []
+        assert found() == [5, 6, 7]
+        before = embedded(service.get("/metrics")[1])
+        shop.produce(change(5, 8))
+        until(lambda: shop.committed() == 4, "the change to be stored")
+        assert embedded(service.get("/metrics")[1]) == before
+        assert [found("--tenant", whose) for whose in ("7", "8")] == [[6], [5]]
+        assert [metadata["org"] for _, _, metadata, _ in points(shop)[5]] == ["8"] * 3
+        shop.produce(shop.delete(5))
+        until(lambda: shop.committed() == 5, "the delete to be stored")
+        assert [found("--tenant", whose) for whose in ("7", "8")] == [[6], []]
+
+
 def test_the_documented_query_finds_each_row_by_its_best_chunk(shop: Shop) -> None:
     rows = {1: sentences(1, 2, 3), 2: sentences(4, 5), 3: sentences(2)}
     shop.produce(*(shop.upsert(id_, "n", description=text) for id_, text in rows.items()))

@@ -460,6 +460,7 @@ def test_search_says_what_is_wrong(vectide: Vectide, filled: Shop, shop: Shop) -
         (["x", "--collection", "nothing"], 2, f"there are {filled.table}"),
         (["x", "--table", "a", "--collection", "b"], 2, "not both"),
         ([" "], 2, "blank"),
+        (["x", "--tenant", "a"], 2, "has no tenants"),
     ]:
         ran = vectide(filled.environment(), "search", *arguments)
         assert ran.code == code

@@ -13,6 +13,7 @@ from tests.simulation.group import SimSource
 from tests.simulation.scenario import NO_LIMIT, TABLES, Scenario
 from tests.simulation.world import SimLog, SimTelemetry, World
 
+from vectide.cache import CachingEmbedder
 from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import FailurePolicy
@@ -87,7 +88,8 @@ class Process:
 def routes_of(scenario: Scenario, world: World) -> Routes:
     """The way of each table's rows."""
     limits = limits_of(scenario)
-    provider = Provider("models", world.provider, limits)
+    embedder = CachingEmbedder(world.provider, world.cache) if scenario.cached else world.provider
+    provider = Provider("models", embedder, limits)
     target = Target("store", world.store, limits, limits)
     reader = None if scenario.ahead_s is None else world.reader
     return shared_route(TABLES.values(), provider, target, reader)

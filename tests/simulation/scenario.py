@@ -132,6 +132,8 @@ class Scenario:
     eager: bool = False
     #: The offset at which the logs begin: what was before is gone, or was never committed.
     first: int = 0
+    #: Whether vectors that were made before are kept, by all replicas together.
+    cached: bool = False
 
     @property
     def is_calm(self) -> bool:
@@ -177,7 +179,7 @@ class Scenario:
                     for name in (
                         *settings,
                         *("dead_in_a_row", "commits_lost", "per_schema", "luck", "ahead_s", "refused"),
-                        *("replicas", "eager", "first"),
+                        *("replicas", "eager", "first", "cached"),
                     )
                 ),
             ]
@@ -471,6 +473,10 @@ _AWAY_S = 0.7
 
 def draw(seed: int) -> Scenario:
     """The scenario of a seed."""
+    return replace(_draw(seed), cached=seed % 4 == 1)
+
+
+def _draw(seed: int) -> Scenario:
     rng = random.Random(seed)  # noqa: S311  reproducible on purpose
     if rng.random() < 0.2:
         return _delicate(seed, rng)

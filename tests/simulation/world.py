@@ -23,6 +23,7 @@ from tests.simulation.scenario import (
     Scenario,
 )
 
+from vectide.cache import MemoryCache
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import Columns, Row, Stamp, Truncated, text_hash
 from vectide.core.signals import Metric
@@ -333,6 +334,8 @@ class World:
         self.broker = SimBroker(self.clock, scenario.events, scenario.per_schema, scenario.first)
         self.group = SimGroup(self.clock, self.broker, rng, scenario)
         self.provider = SimProvider(rng, scenario.error_rate)
+        #: Room for a few vectors.
+        self.cache = MemoryCache(2000)
         self.store = SimStore(rng, scenario)
         self.letters = SimDeadLetters(self.broker, rng, scenario.error_rate)
         self.reader = SimReader(self.clock, rng, scenario)

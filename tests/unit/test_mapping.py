@@ -488,3 +488,15 @@ def test_all_problems_are_told_at_once() -> None:
 def test_a_column_may_be_embedded_and_be_metadata_under_two_names() -> None:
     docs = mapping(metadata=(MetadataField("title", "title"), MetadataField("title", "heading")))
     assert docs.metadata_of(upserted({"title": "x"}))[0] == {"title": "x", "heading": "x"}
+
+
+def test_what_is_kept_as_text_has_a_metadata_hash_of_its_own() -> None:
+    """So that a row is written once more when its tenant begins to be one."""
+    plain, text = (MetadataField("org", "org", as_text=as_text) for as_text in (False, True))
+    for value, spelt in ((5, "5"), (None, None), ("a\0b", "a\0b"), (True, "true"), (["a"], "a")):
+        change = Upserted({"id": 1}, {"name": "n", "org": value})
+        told = [mapping(metadata=(field,)).metadata_of(change)[0]["org"] for field in (plain, text)]
+        assert told == [value, spelt]
+    hashes = {"org": value_hash(5)}
+    assert metadata_hash([plain], hashes) != metadata_hash([text], hashes)
+    assert mapping(metadata=(plain,)).identity != mapping(metadata=(text,)).identity

@@ -334,3 +334,25 @@ def test_tables_of_one_collection_agree_on_the_type_of_a_name() -> None:
     )
     tables["second"]["collection"] = "d"
     assert parse_tables(json.dumps(tables)).problems == ()
+
+
+def test_a_tenant_is_metadata_and_text() -> None:
+    tenant = FilterField("org", FilterType.TEXT, tenant=True)
+    for given in ({}, {"metadata": ["org"]}, {"metadata": ["org"], "filter": ["org"]}):
+        [mapping] = read(table(tenant="org", **given)).mappings
+        assert mapping.metadata == (MetadataField("org", "org", as_text=True),)
+        assert (mapping.filters, mapping.tenant) == ((tenant,), "org")
+    [mapping] = read(table(tenant="id", metadata=["a", {"id": "org"}], filter={"a": "time"})).mappings
+    assert mapping.metadata == (MetadataField("a", "a"), MetadataField("id", "org", as_text=True))
+    assert mapping.filters == (tenant, FilterField("a", FilterType.TIME))
+    [problem] = problems_of(tenant="org", filter={"org": "integer"})
+    assert problem == "tables.products: filter names 'org' more than once"
+
+
+def test_tables_of_one_collection_agree_on_the_tenant() -> None:
+    one = {"source": "a.b", "embed": {"columns": ["x"]}, "collection": "c", "tenant": "org"}
+    tables = {"first": one, "second": one | {"source": "a.c", "tenant": None}}
+    [problem] = parse_tables(json.dumps(tables)).problems
+    assert problem == (
+        "tables.second.tenant: is not given here and org in tables.first, of the same collection"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -28,6 +29,11 @@ class FilterField:
     name: str
     type: FilterType
     tenant: bool = False
+
+
+def tenant_of(filters: Iterable[FilterField]) -> str | None:
+    """The name that says whose a row is."""
+    return next((field.name for field in filters if field.tenant), None)
 
 
 #: What event fields are; columns have the type that is declared.

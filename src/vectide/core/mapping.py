@@ -18,7 +18,7 @@ from typing import Final
 from uuid import UUID
 
 from vectide.core.chunks import Chunking
-from vectide.core.filters import FilterField
+from vectide.core.filters import FilterField, tenant_of
 from vectide.core.model import (
     RESERVED_NAMES,
     STAMP_KEY,
@@ -62,11 +62,13 @@ class MetadataField:
     """One metadata value: from the column ``source`` (or ``$ts``, ``$op``, ``$table``), stored as ``name``.
 
     ``$ts`` is an integer (ms since the epoch), so that every store can filter by range. An event field in
-    the metadata is written with every change of the row.
+    the metadata is written with every change of the row. ``as_text``: whatever the value is, it is stored as
+    its text.
     """
 
     source: str
     name: str
+    as_text: bool = False
 
     @property
     def is_event(self) -> bool:
@@ -130,6 +132,11 @@ class TableMapping:
         return tuple(dict.fromkeys([*self.embed_columns, *metadata, *soft_delete, *self.where_columns]))
 
     @cached_property
+    def tenant(self) -> str | None:
+        """The name of the metadata that says whose a row is."""
+        return tenant_of(self.filters)
+
+    @cached_property
     def where_columns(self) -> tuple[str, ...]:
         """The columns that the filter looks at."""
         return () if self.where is None else self.where.columns
@@ -187,7 +194,7 @@ class TableMapping:
             canonical_json(
                 [
                     self.layout,
-                    [[field.source, field.name] for field in self.metadata],
+                    [[field.source, field.name, *["text"] * field.as_text] for field in self.metadata],
                     None if soft_delete is None else [soft_delete.column, repr(soft_delete.values)],
                     None if self.where is None else self.where.identity,
                     [self.store_text, self.keep_values, sorted(self.types)],
@@ -320,7 +327,8 @@ class TableMapping:
             if field.is_event:
                 metadata[field.name] = _event_value(field.source, change)
             elif field.source in change.columns:
-                metadata[field.name] = change.columns[field.source]
+                value = change.columns[field.source]
+                metadata[field.name] = _text_of(value) if field.as_text else value
         keep = frozenset(field.name for field in self.metadata if field.source in change.unavailable)
         return metadata, keep
 
@@ -365,7 +373,11 @@ class TableMapping:
 def metadata_hash(fields: Iterable[MetadataField], hashes: Mapping[str, str]) -> str:
     """Identity of a row's metadata, from the hash of each source: a stored hash can stand in for the value
     of an unavailable column. Fields whose source has no hash do not count."""
-    pairs = sorted((field.name, hashes[field.source]) for field in fields if field.source in hashes)
+    pairs = sorted(
+        (field.name, f"text {hashes[field.source]}" if field.as_text else hashes[field.source])
+        for field in fields
+        if field.source in hashes
+    )
     # The canonical JSON of the pairs, spelt here: it is made for every change.
     spelt = ",".join([f'[{canonical_json(name)},"{digest}"]' for name, digest in pairs])
     return short_hash(f"[{spelt}]")
@@ -416,6 +428,11 @@ def _iso(epoch_ms: int | None) -> str | None:
     except OverflowError:
         return str(epoch_ms)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _text_of(value: Value) -> str | None:
+    """A text is itself, to the last character."""
+    return value if isinstance(value, str) else render_value(value)
 
 
 def value_hash(value: Value) -> str:

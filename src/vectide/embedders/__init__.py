@@ -32,6 +32,7 @@ KINDS: Final[dict[str, str]] = {
     "azure": "vectide.embedders.openai_azure",
     "cohere": "vectide.embedders.cohere_embed",
     "hashing": "vectide.embedders.hashing",
+    "onnx": "vectide.embedders.onnx_model",
     "openai": "vectide.embedders.openai_compatible",
     "voyage": "vectide.embedders.openai_voyage",
     "wordllama": "vectide.embedders.wordllama_static",
@@ -41,6 +42,7 @@ KINDS: Final[dict[str, str]] = {
 EXTRAS: Final[dict[str, str]] = {
     "azure": "azure",
     "cohere": "cohere",
+    "onnx": "onnx",
     "openai": "openai",
     "voyage": "voyage",
     "wordllama": "wordllama",

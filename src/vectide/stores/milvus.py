@@ -45,6 +45,7 @@ from vectide.stores.milvus_points import (
     quoted,
     registry_schema,
     schema_of,
+    tenant_in,
     whole,
 )
 from vectide.stores.pointwise import (
@@ -71,6 +72,7 @@ CAPABILITIES: Final = Capabilities(
     max_integer=2**63 - 1,
     nul_in_text=True,
     filter_indexes=True,
+    tenants="partition",
 )
 
 METRICS: Final = {"cosine": "COSINE", "dot": "IP", "l2": "L2"}
@@ -96,6 +98,7 @@ class Shape:
     dimensions: int
     metric: str
     space: str
+    tenant: str | None = None
 
 
 class MilvusStore:
@@ -141,11 +144,14 @@ class MilvusStore:
 
     def _make(self, spec: CollectionSpec, deadline: Deadline) -> None:
         made_for = {"dimensions": spec.dimensions, "metric": spec.metric, "space": spec.space}
+        if spec.tenant is not None:
+            made_for["tenant"] = spec.tenant
         with refusing("milvus", spec):
             self._create(_REGISTRY, registry_schema(), "L2", deadline)
             note = {"name": spec.name, "made_for": made_for, "vector": [0.0, 0.0]}
             self._call(deadline, lambda client, limits: client.upsert(_REGISTRY, [note], **limits))
-            self._create(spec.name, schema_of(spec.dimensions), METRICS[spec.metric], deadline)
+            schema = schema_of(spec.dimensions, spec.tenant)
+            self._create(spec.name, schema, METRICS[spec.metric], deadline)
 
     def _index(self, spec: CollectionSpec, deadline: Deadline) -> None:
         """The server goes on making the indexes by itself. Milvus Lite has none of metadata: it reads all."""
@@ -184,6 +190,11 @@ class MilvusStore:
                     ) from None
                 return False
         check_made_for(spec, shape.dimensions, shape.metric, shape.space)
+        if shape.tenant != spec.tenant:
+            raise StartupRefused(
+                f"collection {spec.name!r} has the tenant {shape.tenant}, but {spec.tenant} is configured, "
+                "and its partitions are as they were made: configure what it has, or use another collection"
+            )
         return bool(there)
 
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
@@ -193,7 +204,9 @@ class MilvusStore:
         held = self._fetch(collection, ids_to_read(writes, puts=False), deadline)
         changes = changes_of(writes, held)
         _check_texts(changes)
-        self._apply(collection, changes, deadline)
+        if shape.tenant is not None:
+            self._move(collection, changes, held, shape.tenant, deadline)
+        self._apply(collection, changes, shape.tenant, deadline)
         return changes.outcomes
 
     def stamps(
@@ -210,7 +223,7 @@ class MilvusStore:
         """As :meth:`vectide.ports.Searchable.search`, at most 16,384 candidates."""
         shape = self._shape(collection, deadline)
         check_vectors([vector], shape.dimensions)
-        wanted = conditions(filters)
+        wanted = conditions(filters, shape.tenant)
 
         def find(count: int) -> Sequence[Hit | None]:
             [found] = self._call(
@@ -261,9 +274,26 @@ class MilvusStore:
 
     # --- calls ---
 
-    def _apply(self, collection: str, changes: Changes, deadline: Deadline) -> None:
+    def _move(
+        self, collection: str, changes: Changes, held: Mapping[str, Held], tenant: str, deadline: Deadline
+    ) -> None:
+        """Patches that change a point's tenant become whole writes, which leave the former partition."""
+        moved = {
+            one.point.id: one
+            for one in changes.patches
+            if tenant_in(one, tenant) != tenant_in(held[one.point.id], tenant)
+        }
+        if not moved:
+            return
+        fields = [*READ, "vector"]
+        for found in self._read(collection, among("id", moved), len(moved), fields, deadline):
+            assert found.point.vector is not None
+            changes.puts.append((moved[found.point.id], found.point.vector))
+        changes.patches = [one for one in changes.patches if one.point.id not in moved]
+
+    def _apply(self, collection: str, changes: Changes, tenant: str | None, deadline: Deadline) -> None:
         if changes.puts:
-            rows = [whole(held, vector) for held, vector in changes.puts]
+            rows = [whole(held, vector, tenant) for held, vector in changes.puts]
             self._call(deadline, lambda client, limits: client.upsert(collection, rows, **limits))
         if changes.patches:
             parts = [patched(held) for held in changes.patches]
@@ -308,7 +338,8 @@ class MilvusStore:
                 detail = f"there is no collection {collection!r}"
                 raise AdapterError(Failure(Kind.OPERATOR, "collection_missing", detail))
             made_for = found[0]["made_for"]
-            shape = Shape(made_for["dimensions"], made_for["metric"], made_for["space"])
+            tenant = made_for.get("tenant")
+            shape = Shape(made_for["dimensions"], made_for["metric"], made_for["space"], tenant)
             self._shapes[collection] = shape
         return shape
 

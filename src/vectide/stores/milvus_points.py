@@ -25,8 +25,8 @@ READ: Final = ["id", "text", "metadata", STAMP_KEY]
 MAX_TEXT_BYTES: Final = 65_535
 
 
-def schema_of(dimensions: int) -> CollectionSchema:
-    """The fields of a collection."""
+def schema_of(dimensions: int, tenant: str | None = None) -> CollectionSchema:
+    """The fields of a collection; with a tenant its partitions are by that."""
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=36)
     schema.add_field("row_id", DataType.VARCHAR, max_length=36)
@@ -34,6 +34,8 @@ def schema_of(dimensions: int) -> CollectionSchema:
     schema.add_field("metadata", DataType.JSON)
     schema.add_field(STAMP_KEY, DataType.JSON)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimensions)
+    if tenant is not None:
+        schema.add_field("tenant", DataType.VARCHAR, max_length=MAX_TEXT_BYTES, is_partition_key=True)
     return schema
 
 
@@ -67,14 +69,23 @@ def filter_index_of(field: FilterField) -> dict[str, Any]:
     }
 
 
-def whole(held: Held, vector: Vector) -> dict[str, Any]:
-    """A point as it is written."""
+def whole(held: Held, vector: Vector, tenant: str | None = None) -> dict[str, Any]:
+    """A point as it is written; ``tenant``: the name of the metadata that says whose it is."""
     row_id = held.point.row.head_id
-    return {**patched(held), "row_id": row_id, "text": held.point.text, "vector": vector.tolist()}
+    fields = {**patched(held), "row_id": row_id, "text": held.point.text, "vector": vector.tolist()}
+    if tenant is not None:
+        fields["tenant"] = tenant_in(held, tenant)
+    return fields
+
+
+def tenant_in(held: Held, tenant: str) -> str:
+    """What the partitions are by: those who have none are in that of the empty text."""
+    whose = held.point.metadata.get(tenant)
+    return whose if isinstance(whose, str) else ""
 
 
 def patched(held: Held) -> dict[str, Any]:
-    """The same without its vector and its text: the fields of a patch."""
+    """The same without its vector, its text and its tenant: the fields of a patch."""
     point = held.point
     ours: dict[str, Value] = {
         "table": point.row.table,
@@ -112,9 +123,11 @@ def among(field: str, values: Iterable[str]) -> str:
     return f"{field} in [{', '.join(map(quoted, values))}]"
 
 
-def conditions(filters: Mapping[str, Value]) -> str:
+def conditions(filters: Mapping[str, Value], tenant: str | None = None) -> str:
     """Matches at least the points whose metadata equals ``filters``; empty: all."""
-    made = (_condition(f"metadata[{quoted(name)}]", value) for name, value in filters.items())
+    made = [_condition(f"metadata[{quoted(name)}]", value) for name, value in filters.items()]
+    if tenant is not None and isinstance(filters.get(tenant), str):
+        made.append(_condition("tenant", filters[tenant]))
     return " and ".join(one for one in made if one)
 
 

@@ -48,6 +48,7 @@ CAPABILITIES: Final = Capabilities(
     conditional_writes=True,
     update_only=True,
     filter_indexes=True,
+    tenants="index",
     nested_metadata=True,
     null_metadata=True,
     max_integer=10**1000,  # jsonb numbers are exact

@@ -60,6 +60,7 @@ CAPABILITIES: Final = Capabilities(
     max_integer=2**63 - 1,
     nul_in_text=True,
     filter_indexes=True,
+    tenants="index",
     unit_vectors=True,
 )
 

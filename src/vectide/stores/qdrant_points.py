@@ -192,6 +192,14 @@ _INDEX_TYPES: Final = {
 }
 
 
+#: Keeps the points of a tenant together.
+_TENANT_INDEX: Final = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+
+
+def _is_tenant(index: models.PayloadIndexInfo) -> bool:
+    return isinstance(index.params, models.KeywordIndexParams) and bool(index.params.is_tenant)
+
+
 def missing_indexes(
     wanted: Iterable[FilterField], there: Mapping[str, models.PayloadIndexInfo]
 ) -> dict[str, Any]:
@@ -201,8 +209,8 @@ def missing_indexes(
     for field in wanted:
         path, index = _path(field.name), _INDEX_TYPES[field.type]
         found = there.get(path)
-        if found is None:
-            missing[path] = index
+        if found is None or (field.tenant and found.data_type == index and not _is_tenant(found)):
+            missing[path] = _TENANT_INDEX if field.tenant else index
         elif found.data_type != index:
             detail = (
                 f"its index of {field.name!r} is of type {found.data_type.value}, but {field.type.value} "

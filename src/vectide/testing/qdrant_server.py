@@ -195,7 +195,11 @@ class QdrantServer:
             "segments_count": 1,
             "config": config,
             "payload_schema": {
-                name: {"data_type": _name_of(found.data_type), "points": found.points}
+                name: {
+                    "data_type": _name_of(found.data_type),
+                    "params": _params_of(found.params),
+                    "points": found.points,
+                }
                 for name, found in of.shard.info().payload_schema.items()
             },
         }
@@ -207,9 +211,11 @@ class QdrantServer:
 
     def index(self, of: _Collection, body: Any) -> Any:
         """``PUT /collections/{name}/index``"""
-        of.shard.update(
-            edge.UpdateOperation.create_field_index(body["field_name"], _INDEXES[body["field_schema"]])
+        wanted = body["field_schema"]
+        schema: Any = (
+            edge.KeywordIndexParams(is_tenant=True) if isinstance(wanted, dict) else _INDEXES[wanted]
         )
+        of.shard.update(edge.UpdateOperation.create_field_index(body["field_name"], schema))
         return {"operation_id": 0, "status": "completed"}
 
     def update(self, of: _Collection, body: Any) -> Any:
@@ -272,6 +278,10 @@ _ANSWERS: Final[dict[tuple[str, str], Callable[[QdrantServer, _Collection, Any],
 
 def _vector_params(of: Any) -> edge.EdgeVectorParams:
     return edge.EdgeVectorParams(size=of["size"], distance=_DISTANCES[of["distance"]])
+
+
+def _params_of(params: Any) -> Any:
+    return {"type": "keyword", "is_tenant": params.is_tenant} if params else None
 
 
 def _name_of(type_: Any) -> str:
