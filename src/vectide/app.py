@@ -13,6 +13,7 @@ from vectide.cache import CachingEmbedder, DiskCache, MemoryCache, VectorCache
 from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import Kind
+from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, DecodeError, Record, Upserted
 from vectide.core.pace import Rates
 from vectide.core.prices import usd_per_million_tokens
@@ -264,7 +265,7 @@ def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) ->
     dead_letters = built("dlq", lambda: build_dead_letters(settings))
     readers = of_tables("source.dsn", settings.source_of, build_reader)
     registry = built("VECTIDE_REGISTRY__URL", lambda: build_registry(settings))
-    problems += chunk_problems(settings, made)
+    problems += chunk_problems(settings, made) + vector_problems(settings, kept)
     if problems or source is None or dead_letters is None:
         # Kafka's properties are refused by both of its clients.
         raise SettingsError(list(dict.fromkeys(problems)))
@@ -373,6 +374,24 @@ class Collection:
     tables: tuple[str, ...] = ()
 
 
+def spec_of(settings: Settings, mapping: TableMapping, embedder: Embedder) -> CollectionSpec:
+    """What the collection that a table fills must be, when the table's embedder is prepared."""
+    store = settings.store_of(mapping.table)
+    filters = {
+        by.name: by
+        for other in settings.mappings
+        if other.collection == mapping.collection and settings.store_of(other.table) == store
+        for by in other.filters
+    }
+    return CollectionSpec(
+        mapping.collection,
+        embedder.dimensions,
+        embedder.space,
+        filters=tuple(filters.values()),
+        vector=mapping.vector,
+    )
+
+
 def collections_of(settings: Settings, routes: Routes) -> Sequence[Collection]:
     """What each collection of these tables must be, when their embedders are prepared. Raises SettingsError
     for tables that fill one with vectors of different spaces."""
@@ -382,21 +401,31 @@ def collections_of(settings: Settings, routes: Routes) -> Sequence[Collection]:
         if mapping.table not in routes:
             continue
         target, embedder = routes[mapping.table].target, routes[mapping.table].provider.embedder
-        spec = CollectionSpec(mapping.collection, embedder.dimensions, embedder.space)
+        spec = spec_of(settings, mapping, embedder)
         at = (target, mapping.collection)
         known = found.setdefault(at, Collection(target, spec))
-        if known.spec.space != spec.space:
+        if (known.spec.space, known.spec.dimensions) != (spec.space, spec.dimensions):
             problems.append(
                 f"tables.{mapping.table}.collection: table {known.tables[0]} fills {mapping.collection} with "
                 f"vectors of {known.spec.space}, and this one with vectors of {spec.space}: "
                 "give it a collection of its own"
             )
-        filters = {field.name: field for field in (*known.spec.filters, *mapping.filters)}
-        spec = replace(known.spec, filters=tuple(filters.values()))
-        found[at] = replace(known, spec=spec, tables=(*known.tables, mapping.table))
+        found[at] = replace(known, tables=(*known.tables, mapping.table))
     if problems:
         raise SettingsError(problems)
     return list(found.values())
+
+
+def vector_problems(settings: Settings, kept: Mapping[str, Store]) -> list[str]:
+    """Tables that name a vector where points have one without a name. ``kept``: the store of each."""
+    problems = []
+    for mapping in settings.mappings:
+        able = kept[mapping.table].capabilities if mapping.table in kept else None
+        if able is not None and mapping.vector is not None and not able.named_vectors:
+            problems.append(
+                f"tables.{mapping.table}.vector: points have one vector in {able.kind}: leave it out"
+            )
+    return problems
 
 
 def check_topics(settings: Settings, source: KafkaSource, deadline: Deadline) -> None:

@@ -30,6 +30,7 @@ from vectide.app import (
     newest_records,
     once,
     routes_of,
+    spec_of,
     unknown_columns,
 )
 from vectide.core.mapping import TableMapping
@@ -367,8 +368,7 @@ def _stored(
     if not request.stored:
         return lambda _collection, _row: None
     (mapping,) = (mapping for mapping in settings.mappings if mapping.table == table)
-    spec = CollectionSpec(mapping.collection, embedder.dimensions, embedder.space)
-    if not _exists(store, spec, Deadline.after(_CLOCK, request.timeout_s)):
+    if not _exists(store, spec_of(settings, mapping, embedder), Deadline.after(_CLOCK, request.timeout_s)):
         return lambda _collection, _row: None
 
     def ask(collection: str, row: Row) -> Stamp | None:
@@ -406,7 +406,7 @@ def search(settings: Settings, request: SearchRequest) -> Sequence[Hit]:
         raise SettingsError(["the text to search for is blank"])
     mapping = _searched(settings, request)
     collection, kind = mapping.collection, settings.store_of(mapping.table).kind
-    filters = {**(request.filters or {}), **_tenant(settings, collection, request.tenant)}
+    filters = {**(request.filters or {}), **_tenant(mapping, request.tenant)}
     deadline = Deadline.after(_CLOCK, request.timeout_s)
     with ExitStack() as stack:
         made, kept = _made(settings, [mapping.table], stack)
@@ -414,21 +414,19 @@ def search(settings: Settings, request: SearchRequest) -> Sequence[Hit]:
         if not isinstance(store, Searchable):
             raise StartupRefused(f"the store {kind!r} cannot be searched from here")
         embedder.prepare(deadline)
-        spec = CollectionSpec(collection, embedder.dimensions, embedder.space)
-        if not _exists(store, spec, deadline):
+        if not _exists(store, spec_of(settings, mapping, embedder), deadline):
             raise StartupRefused(f"there is no collection {collection!r} yet: `vectide run` makes it")
         vector = embedder.embed_query(request.text, deadline)
         return best_chunks(lambda n: store.search(collection, vector, n, deadline, filters), request.limit)
 
 
-def _tenant(settings: Settings, collection: str, whose: str | None) -> Mapping[str, Value]:
+def _tenant(mapping: TableMapping, whose: str | None) -> Mapping[str, Value]:
     """The condition for the rows of one tenant. Raises SettingsError where there are none."""
     if whose is None:
         return {}
-    name = next(mapping.tenant for mapping in settings.mappings if mapping.collection == collection)
-    if name is None:
-        raise SettingsError([f"the collection {collection} has no tenants: no table of it names a tenant"])
-    return {name: whose}
+    if mapping.tenant is None:
+        raise SettingsError([f"table {mapping.table} has no tenants: it names no column for them"])
+    return {mapping.tenant: whose}
 
 
 def best_chunks(search: Callable[[int], Sequence[Hit]], limit: int) -> Sequence[Hit]:

@@ -262,5 +262,11 @@ class Pump:
             assert np.allclose(point.vector, expected_vector(point.text, DIMENSIONS), atol=1e-6)
         return {point.row: Expected(point.text or "", dict(point.metadata)) for point in points}
 
+    def stale(self) -> set[Row]:
+        """The rows that the store has as stale."""
+        assert isinstance(self.store, Scannable)
+        points, _ = self.store.scan(self._mapping.collection, None, 100_000, self._soon())
+        return {point.row for point in points if point.stamp is not None and point.stamp.stale}
+
     def _soon(self) -> Deadline:
         return Deadline.after(self._clock, 60)

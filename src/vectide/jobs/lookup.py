@@ -139,6 +139,10 @@ class LookUp:
             return
         mapping, route = lane.mapping, self._parts.route(lane.mapping)
         assert mapping is not None
+        unreadable = work.entries[-1].unreadable
+        if unreadable is not None:
+            self._rows.poison(work, Verdict(unreadable.cause, "decode", unreadable.detail))
+            return
         self._epochs.met(work)
         merged = work.merged
         known = Known(
