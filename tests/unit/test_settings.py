@@ -73,6 +73,8 @@ def test_every_variable_can_be_set() -> None:
         "VECTIDE_DLQ__TOPIC": "bad",
         "VECTIDE_DLQ__MAX_SHARE": "0.5",
         "VECTIDE_LIMITS__BYTES_IN_FLIGHT": "64MiB",
+        "VECTIDE_CACHE__KIND": "disk",
+        "VECTIDE_CACHE__BYTES": "64MiB",
         "VECTIDE_LOG__FORMAT": "console",
         "VECTIDE_LOG__LEVEL": "DEBUG",
         "VECTIDE_CODEC__DECIMALS": "string",
