@@ -97,10 +97,12 @@ def test_a_text_that_comes_again_is_taken_from_the_cache_on_disk_also_after_a_re
 ) -> None:
     on_disk = {"VECTIDE_CACHE__KIND": "disk", "VECTIDE_CACHE__PATH": str(tmp_path / "cache" / "vectors.db")}
     environment = shop.environment(**with_provider(provider, **on_disk))
-    for number in (1, 2):
-        with running(environment):
-            shop.produce(shop.upsert(number, "lamp"))
-            until(lambda number=number: shop.committed() == number, "the record to be committed")
+    with running(environment):
+        shop.produce(shop.upsert(1, "lamp"))
+        until(lambda: shop.committed() == 1, "the record to be committed")
+    with running(environment):
+        shop.produce(shop.upsert(2, "lamp"))
+        until(lambda: shop.committed() == 2, "the record to be committed")
     assert shop.stored() == {1: "lamp", 2: "lamp"}
     assert provider.texts().count("lamp") == 1
 

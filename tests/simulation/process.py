@@ -10,7 +10,7 @@ from tests.routes import shared_route
 from tests.simulation.broker import SimCodec
 from tests.simulation.clock import SimExecutor
 from tests.simulation.group import SimSource
-from tests.simulation.scenario import NO_LIMIT, TABLES, Scenario
+from tests.simulation.scenario import APART, NO_LIMIT, TABLES, Scenario
 from tests.simulation.world import SimLog, SimTelemetry, World
 
 from vectide.cache import CachingEmbedder
@@ -88,11 +88,22 @@ class Process:
 def routes_of(scenario: Scenario, world: World) -> Routes:
     """The way of each table's rows."""
     limits = limits_of(scenario)
-    embedder = CachingEmbedder(world.provider, world.cache) if scenario.cached else world.provider
-    provider = Provider("models", embedder, limits)
+    first, second = (
+        CachingEmbedder(embedder, world.cache) if scenario.cached else embedder
+        for embedder in (world.provider, world.other_provider)
+    )
+    provider = Provider("models", first, limits)
     target = Target("store", world.store, limits, limits)
     reader = None if scenario.ahead_s is None else world.reader
-    return shared_route(TABLES.values(), provider, target, reader)
+    if not scenario.apart:
+        return shared_route(TABLES.values(), provider, target, reader)
+    other = Provider("other models", second, limits)
+    here, elsewhere = (
+        Target("here", world.here, limits, limits),
+        Target("elsewhere", world.elsewhere, limits, limits),
+    )
+    usual = shared_route(TABLES.values(), provider, here, reader)
+    return {**usual, **shared_route(APART, other, elsewhere, reader)}
 
 
 def limits_of(scenario: Scenario) -> BatchLimits:

@@ -66,6 +66,8 @@ DOCS = TableMapping(
     where=SHOWN,
 )
 NOTES = replace(DOCS, table="notes", source="shop.public.notes", collection="notes")
+#: The tables that have a provider and a store of their own, where the tables go apart.
+APART = (USERS, NOTES)
 TABLES = {mapping.source: mapping for mapping in (PRODUCTS, USERS, DOCS, NOTES)}
 PARTITIONS = {PRODUCTS.source: 2, USERS.source: 1, DOCS.source: 2, NOTES.source: 1}
 
@@ -137,6 +139,8 @@ class Scenario:
     first: int = 0
     #: Whether vectors that were made before are kept, by all replicas together.
     cached: bool = False
+    #: Whether some tables have a provider and a store of their own.
+    apart: bool = False
 
     @property
     def is_calm(self) -> bool:
@@ -182,7 +186,7 @@ class Scenario:
                     for name in (
                         *settings,
                         *("dead_in_a_row", "commits_lost", "per_schema", "luck", "ahead_s", "refused"),
-                        *("replicas", "eager", "first", "cached"),
+                        *("replicas", "eager", "first", "cached", "apart"),
                     )
                 ),
             ]
@@ -459,6 +463,9 @@ FAULTS = {
     "throttle": 2,
     "store_down": 2,
     "people_down": 2,
+    "elsewhere_down": 1,
+    "other_provider_down": 1,
+    "other_provider_refuses": 1,
     "store_refuses": 1,
     "vanish": 2,
     "dlq_down": 2,
@@ -516,6 +523,7 @@ def _draw(seed: int) -> Scenario:
         replicas=rng.choice((1, 1, 2, 3)),
         eager=rng.random() < 0.3,
         first=rng.choice((0, 0, 5)),
+        apart=rng.random() < 0.3,
     )
 
 
