@@ -67,12 +67,14 @@ RULES: Final[Mapping[str, Rule]] = {
     "stores": _rule(
         _ADAPTER, "certifi grpc httpx lancedb numpy pgvector psycopg pyarrow pydantic pymilvus qdrant_client"
     ),
+    "cache": _rule(_ADAPTER, "numpy"),
     "deadletters": _rule(_ADAPTER, "confluent_kafka"),
     "registry": _rule(_ADAPTER, "confluent_kafka httpx2"),
     "jobs": _rule(_ADAPTER),
     "ops": _rule("core", "prometheus_client starlette structlog uvicorn"),
     "app": _rule(
-        "vectide core ports settings codecs sources embedders stores deadletters registry jobs ops testing",
+        "vectide core ports settings codecs sources embedders stores cache deadletters registry jobs "
+        "ops testing",
         "numpy tenacity",
     ),
     "demo": _rule(

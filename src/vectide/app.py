@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from vectide import __version__, codecs, embedders, stores
+from vectide.cache import CachingEmbedder, DiskCache, MemoryCache, VectorCache
 from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import Kind
@@ -77,6 +79,17 @@ def build_store(given: StoreSettings) -> Store:
     # Look-ups run beside the writes.
     connections = given.concurrency + LOOKUP_CONCURRENCY
     return stores.load(given.kind, dsn=given.address, pool_size=connections, **given.options)
+
+
+def build_cache(settings: Settings, logs: Logs) -> VectorCache | None:
+    """Where vectors are kept that were made before; None where none are."""
+    given = settings.cache
+    match given.kind:
+        case "memory":
+            return MemoryCache(given.most_bytes)
+        case "disk":
+            return DiskCache(Path(given.path or ""), given.most_bytes, logs.get("cache"))
+    return None
 
 
 def build_reader(given: SourceSettings) -> RowReader | None:
@@ -176,6 +189,7 @@ class Dependencies:
     codec: Codec
     readers: Mapping[str, RowReader]
     registry: SchemaRegistry | None = None
+    cache: VectorCache | None = None
 
     def close(self) -> None:
         """Close every connection but that of the Kafka source, which has a farewell of its own."""
@@ -185,6 +199,8 @@ class Dependencies:
         parts: list[Closable] = [*self.readers.values(), *self.stores.values(), *self.embedders.values()]
         for part in once(parts):
             part.close()
+        if self.cache is not None:
+            self.cache.close()
 
 
 class Closable(Protocol):
@@ -237,7 +253,13 @@ def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) ->
 
         return built_once(settings.tables, section_of, named)
 
-    made = of_tables("embedder.kind", settings.embedder_of, build_embedder)
+    cache = built("VECTIDE_CACHE__KIND", lambda: build_cache(settings, logs))
+
+    def remembering(section: EmbedderSettings) -> Embedder:
+        embedder = build_embedder(section)
+        return embedder if cache is None else CachingEmbedder(embedder, cache)
+
+    made = of_tables("embedder.kind", settings.embedder_of, remembering)
     kept = of_tables("store.kind", settings.store_of, build_store)
     source = built("kafka", lambda: build_source(settings, telemetry, logs))
     dead_letters = built("dlq", lambda: build_dead_letters(settings))
@@ -247,7 +269,7 @@ def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) ->
     if problems or source is None or dead_letters is None:
         # Kafka's properties are refused by both of its clients.
         raise SettingsError(list(dict.fromkeys(problems)))
-    return Dependencies(made, kept, source, dead_letters, build_codec(settings), readers, registry)
+    return Dependencies(made, kept, source, dead_letters, build_codec(settings), readers, registry, cache)
 
 
 def chunk_problems(settings: Settings, made: Mapping[str, Embedder]) -> list[str]:

@@ -200,12 +200,13 @@ class Embeddings:
     """The answer to one call: one vector per text, in the order of the texts.
 
     ``tokens`` is what the provider billed, ``allowance`` what is left of its limits; None when it does not
-    say.
+    say. ``cached``: the places of the texts that it was not asked for.
     """
 
     vectors: Matrix
     tokens: int | None = None
     allowance: Allowance | None = None
+    cached: frozenset[int] = frozenset()
 
 
 class Embedder(Protocol):

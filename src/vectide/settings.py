@@ -24,6 +24,7 @@ from vectide.settings_filters import shared_collections
 from vectide.settings_own import OWN_SECTIONS, OwnValues, own_values, read_file
 from vectide.settings_registry import RegistrySettings, registry_contradictions
 from vectide.settings_sections import (
+    CacheSettings,
     CodecSettings,
     DlqSettings,
     EmbedderSettings,
@@ -96,6 +97,7 @@ class Settings:
     dlq: DlqSettings
     http: HttpSettings
     limits: LimitsSettings
+    cache: CacheSettings
     log: LogSettings
     codec: CodecSettings
     registry: RegistrySettings
@@ -155,6 +157,7 @@ _SECTIONS: Final[Mapping[str, type[Section]]] = {
     "dlq": DlqSettings,
     "http": HttpSettings,
     "limits": LimitsSettings,
+    "cache": CacheSettings,
     "log": LogSettings,
     "codec": CodecSettings,
     "registry": RegistrySettings,
@@ -338,6 +341,7 @@ def _contradictions(values: _Values, tables: Tables, own: Mapping[str, OwnValues
     yield from shared_collections(tables.mappings, stores)
     yield from registry_contradictions(f"{PREFIX}REGISTRY__", values["registry"])
     yield from _http_contradictions(values["http"])
+    yield from _cache_contradictions(values["cache"])
     topics: tuple[str, ...] = values["kafka"].get("topics", ())
     yield from _topic_contradictions(topics, tables)
     yield from _loops(values["dlq"], topics, tables)
@@ -361,6 +365,14 @@ def _http_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
     for name, other in (("certificate_path", "key_path"), ("key_path", "certificate_path")):
         if given.get(name) and not given.get(other):
             yield f"{PREFIX}HTTP__{other.upper()}: required with {PREFIX}HTTP__{name.upper()}"
+
+
+def _cache_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
+    on_disk = str(given.get("kind", "")).lower() == "disk"
+    if on_disk and not given.get("path"):
+        yield f"{PREFIX}CACHE__PATH: required with {PREFIX}CACHE__KIND=disk"
+    if given.get("path") and not on_disk:
+        yield f"{PREFIX}CACHE__PATH: only for {PREFIX}CACHE__KIND=disk: leave it out"
 
 
 def _store_contradictions(given: Mapping[str, Any], name: Callable[[str], str]) -> Iterator[str]:

@@ -405,6 +405,26 @@ class LogSettings(Section):
     )
 
 
+class CacheSettings(Section):
+    """Vectors that were made before, so that the same text is not paid for again."""
+
+    kind: Annotated[Literal["memory", "disk", "off"], LOWER] = Field(
+        default="memory", description="Where vectors are kept that were made before."
+    )
+    path: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="File that they are kept in (disk); processes of one machine may share it."
+    )
+    bytes: Annotated[ByteSize, Field(ge=2**20)] | None = Field(
+        default=None,
+        description="About what they take at most; 32MiB in memory and 1GiB on disk if not given.",
+    )
+
+    @property
+    def most_bytes(self) -> int:
+        """``bytes``, or what it is for this kind."""
+        return int(self.bytes or (2**30 if self.kind == "disk" else 32 * 2**20))
+
+
 class CodecSettings(Section):
     """How change events are read."""
 

@@ -109,6 +109,8 @@ class Stage(AbstractContextManager["Stage"]):
             "VECTIDE_KAFKA__BOOTSTRAP_SERVERS": self.servers.broker.through_proxy,
             "VECTIDE_KAFKA__GROUP_ID": self.group,
             "VECTIDE_KAFKA__EXTRA": json.dumps(self._protocol),
+            # What is sent to the provider is compared with what has to be, without any help.
+            "VECTIDE_CACHE__KIND": "off",
             "VECTIDE_EMBEDDER__KIND": "openai",
             "VECTIDE_EMBEDDER__MODEL": "hashing",
             "VECTIDE_EMBEDDER__BASE_URL": f"http://127.0.0.1:{self.to_provider.port}/v1",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from vectide.cache import CachingEmbedder, VectorCache
 from vectide.core import signals
 from vectide.core.failures import Failure, Kind
 from vectide.core.mapping import MetadataField, TableMapping
@@ -441,8 +442,8 @@ class Events:
 
 class Pump:
     """One process: a stream and the parts around it. The log and the store may be those of an earlier one.
-    ``embedding`` and ``storing``: how provider and store are called; ``others``: the way of the rows
-    of tables that go elsewhere, given that of those that do not.
+    ``embedding`` and ``storing``: how provider and store are called; ``cache``: of the vectors; ``others``:
+    the way of the rows of tables that go elsewhere, given that of those that do not.
 
     Every step checks that the books balance (invariant 12) and that no commit passes what is unsettled
     (invariant 1).
@@ -459,6 +460,7 @@ class Pump:
         now_s: float = VirtualClock.now_s,
         embedding: Mapping[str, Any] = NOTHING,
         storing: Mapping[str, Any] = NOTHING,
+        cache: VectorCache | None = None,
         others: Callable[[Route], Routes] = lambda usual: {},
         **policy: Any,
     ) -> None:
@@ -473,9 +475,8 @@ class Pump:
         self.telemetry = Counters()
         self.events = Events()
         by_topic = {mapping.source: mapping for mapping in tables}
-        usual = Route(
-            CalledProvider("models", self.provider, **embedding), Target("store", self.store, **storing)
-        )
+        embedder = self.provider if cache is None else CachingEmbedder(self.provider, cache)
+        usual = Route(CalledProvider("models", embedder, **embedding), Target("store", self.store, **storing))
         parts = Parts(
             source=self.source,
             decode=lambda record: self.log.decode(record),

@@ -72,6 +72,8 @@ class Shop:
             "VECTIDE_KAFKA__BOOTSTRAP_SERVERS": self.broker.bootstrap,
             "VECTIDE_KAFKA__GROUP_ID": self.group,
             "VECTIDE_KAFKA__EXTRA": json.dumps({"group.protocol": "consumer", "fetch.wait.max.ms": 10}),
+            # What is sent to the provider is compared with what has to be, without any help.
+            "VECTIDE_CACHE__KIND": "off",
             "VECTIDE_EMBEDDER__KIND": "hashing",
             "VECTIDE_EMBEDDER__DIMENSIONS": str(DIMENSIONS),
             "VECTIDE_STORE__KIND": "pgvector",

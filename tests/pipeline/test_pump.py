@@ -23,6 +23,7 @@ from tests.pipeline.pump import (
     upsert,
 )
 
+from vectide.cache import MemoryCache
 from vectide.core import signals
 from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
@@ -31,6 +32,7 @@ from vectide.core.failures import Failure, Kind
 from vectide.core.lifecycle import State
 from vectide.core.model import Change, Ignored, Row
 from vectide.core.pace import Rates
+from vectide.embedders.hashing import expected_vector
 from vectide.ports import EmbedderLimits, Patch, Put, Write
 from vectide.testing.embedding_limits import MostRecentMinute
 from vectide.testing.fold import Fold
@@ -241,6 +243,45 @@ def test_tokens_and_their_cost_are_counted_for_each_table_and_what_was_saved_too
         "duplicate": 2,
     }
     assert sums[signals.COST_SAVED, "products", "duplicate"] == pytest.approx(2 * 0.5 / 1e6)
+
+
+def test_a_text_that_comes_back_is_not_paid_for_again() -> None:
+    """With the cache: only what is new is sent, charged and counted."""
+    pump = Pump(log_of(upsert(1, "one lamp")), cache=MemoryCache(2**20))
+    pump.run()
+    pump.log.append(upsert(1, "chair"))
+    pump.run()
+    pump.log.append(upsert(1, "one lamp"), upsert(2, "two tables"))
+    pump.run()
+    assert pump.provider.sold == ["one lamp", "chair", "two tables"]
+    assert pump.store.texts() == {row(1): "one lamp", row(2): "two tables"}
+    vector = pump.store.points()[row(1)].vector
+    assert vector is not None
+    assert (vector == expected_vector("one lamp", len(vector))).all()
+    assert pump.count(signals.TEXTS_EMBEDDED, "products") == 3
+    assert pump.count(signals.EMBED_TOKENS, "models", "products") == 5
+    assert pump.count(signals.TEXTS_SAVED, "products", "cache") == 1
+    pump.run_for(1.1)
+    assert pump.telemetry.sums[signals.TOKENS_SAVED, "products", "cache"] == pytest.approx(2)
+
+
+def test_what_the_cache_has_needs_no_provider() -> None:
+    """And says nothing of how that fares: a station that waits for it goes on waiting."""
+    pump = Pump(log_of(upsert(1, "lamp")), cache=MemoryCache(2**20), embedding={"concurrency": 1})
+    pump.run()
+    pump.provider.fault = always(DOWN)
+    pump.log.append(upsert(2, "lamp"))
+    pump.run()
+    assert pump.store.texts()[row(2)] == "lamp"
+    assert pump.provider.tries == 1
+    pump.log.append(*(upsert(key, f"chair {key}") for key in range(3, 6)))
+    pump.run_for(5)
+    pump.log.append(upsert(6, "lamp"))
+    pump.run_for(5)
+    assert pump.stream.status.state is State.WAITING
+    pump.provider.fault = None
+    pump.run()
+    assert sorted(pump.provider.sold) == ["chair 3", "chair 4", "chair 5", "lamp"]
 
 
 def test_what_has_no_price_has_no_cost() -> None:

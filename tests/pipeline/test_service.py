@@ -92,6 +92,21 @@ def test_events_become_rows_of_the_store_and_a_signal_ends_it_with_everything_co
     assert service.told == []
 
 
+def test_a_text_that_comes_again_is_taken_from_the_cache_on_disk_also_after_a_restart(
+    shop: Shop, provider: EmbeddingServer, tmp_path: Path
+) -> None:
+    on_disk = {"VECTIDE_CACHE__KIND": "disk", "VECTIDE_CACHE__PATH": str(tmp_path / "cache" / "vectors.db")}
+    environment = shop.environment(**with_provider(provider, **on_disk))
+    with running(environment):
+        shop.produce(shop.upsert(1, "lamp"))
+        until(lambda: shop.committed() == 1, "the record to be committed")
+    with running(environment):
+        shop.produce(shop.upsert(2, "lamp"))
+        until(lambda: shop.committed() == 2, "the record to be committed")
+    assert shop.stored() == {1: "lamp", 2: "lamp"}
+    assert provider.texts().count("lamp") == 1
+
+
 def test_after_a_kill_no_text_is_sent_again_that_is_stored(shop: Shop, provider: EmbeddingServer) -> None:
     names = {id_: f"product number {id_}" for id_ in range(400)}
     shop.produce(*(shop.upsert(id_, name) for id_, name in names.items()))

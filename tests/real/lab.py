@@ -51,6 +51,8 @@ class Lab:
             "VECTIDE_KAFKA__BOOTSTRAP_SERVERS": self.stack.broker.bootstrap,
             "VECTIDE_KAFKA__GROUP_ID": self.name,
             "VECTIDE_KAFKA__EXTRA": json.dumps(SOON),
+            # What is sent to the provider is compared with what has to be, without any help.
+            "VECTIDE_CACHE__KIND": "off",
             "VECTIDE_EMBEDDER__KIND": "openai",
             "VECTIDE_EMBEDDER__MODEL": "hashing",
             "VECTIDE_EMBEDDER__BASE_URL": self.provider.url,

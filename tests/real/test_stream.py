@@ -116,6 +116,8 @@ def _environment(
         "VECTIDE_KAFKA__GROUP_ID": names.group,
         # A killed member holds its partitions for this long.
         "VECTIDE_KAFKA__EXTRA": json.dumps({"session.timeout.ms": 6000, "heartbeat.interval.ms": 1000}),
+        # What is sent to the provider is compared with what has to be, without any help.
+        "VECTIDE_CACHE__KIND": "off",
         "VECTIDE_EMBEDDER__KIND": "openai",
         "VECTIDE_EMBEDDER__MODEL": "hashing",
         "VECTIDE_EMBEDDER__BASE_URL": embedder_url,

@@ -13,6 +13,7 @@ from tests.simulation.group import SimSource
 from tests.simulation.scenario import APART, NO_LIMIT, TABLES, Scenario
 from tests.simulation.world import SimLog, SimTelemetry, World
 
+from vectide.cache import CachingEmbedder
 from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import FailurePolicy
@@ -87,12 +88,16 @@ class Process:
 def routes_of(scenario: Scenario, world: World) -> Routes:
     """The way of each table's rows."""
     limits = limits_of(scenario)
-    provider = Provider("models", world.provider, limits)
+    first, second = (
+        CachingEmbedder(embedder, world.cache) if scenario.cached else embedder
+        for embedder in (world.provider, world.other_provider)
+    )
+    provider = Provider("models", first, limits)
     target = Target("store", world.store, limits, limits)
     reader = None if scenario.ahead_s is None else world.reader
     if not scenario.apart:
         return shared_route(TABLES.values(), provider, target, reader)
-    other = Provider("other models", world.other_provider, limits)
+    other = Provider("other models", second, limits)
     here, elsewhere = (
         Target("here", world.here, limits, limits),
         Target("elsewhere", world.elsewhere, limits, limits),

@@ -137,6 +137,8 @@ class Scenario:
     eager: bool = False
     #: The offset at which the logs begin: what was before is gone, or was never committed.
     first: int = 0
+    #: Whether vectors that were made before are kept, by all replicas together.
+    cached: bool = False
     #: Whether some tables have a provider and a store of their own.
     apart: bool = False
 
@@ -184,7 +186,7 @@ class Scenario:
                     for name in (
                         *settings,
                         *("dead_in_a_row", "commits_lost", "per_schema", "luck", "ahead_s", "refused"),
-                        *("replicas", "eager", "first", "apart"),
+                        *("replicas", "eager", "first", "cached", "apart"),
                     )
                 ),
             ]
@@ -487,6 +489,10 @@ _AWAY_S = 0.7
 
 def draw(seed: int) -> Scenario:
     """The scenario of a seed."""
+    return replace(_draw(seed), cached=seed % 4 == 1)
+
+
+def _draw(seed: int) -> Scenario:
     rng = random.Random(seed)  # noqa: S311  reproducible on purpose
     if rng.random() < 0.2:
         return _delicate(seed, rng)

@@ -24,6 +24,7 @@ from tests.simulation.scenario import (
     Scenario,
 )
 
+from vectide.cache import MemoryCache
 from vectide.core.failures import Failure, Kind
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Columns, Row, Stamp, Truncated, text_hash
@@ -384,6 +385,8 @@ class World:
         self.broker = SimBroker(self.clock, scenario.events, scenario.per_schema, scenario.first)
         self.group = SimGroup(self.clock, self.broker, rng, scenario)
         self.provider = SimProvider(rng, scenario.error_rate)
+        #: Room for a few vectors.
+        self.cache = MemoryCache(2000)
         self.other_provider = SimProvider(rng, scenario.error_rate, OTHER_SPACE)
         self.store = SimStore(rng, scenario)
         #: Two stores with some of the tables each, where the tables go apart.

@@ -62,9 +62,18 @@ def test_what_was_billed_corrects_the_charge_and_the_estimates_to_come() -> None
     pace = Pace(Rates(tokens_per_minute=6000 / SHARE))
     charge = pace.depart(200, 0.0)
     assert pace.free_s == pytest.approx(1.5)
-    pace.answered(charge, 0.1, billed=100)
+    pace.answered(charge, 0.1, 200, billed=100)
     assert pace.free_s == pytest.approx(0.5)
     assert pace.depart(200, 10.0) == Charge(200, 100.0)
+
+
+def test_what_was_not_sent_after_all_is_not_charged() -> None:
+    pace = Pace(Rates(tokens_per_minute=6000 / SHARE))
+    pace.answered(pace.depart(200, 0.0), 0.1, 50)
+    assert pace.free_s == pytest.approx(0.0)
+    pace.answered(pace.depart(200, 10.0), 10.1, 100, billed=50)
+    assert pace.free_s == pytest.approx(10.0)
+    assert pace.billed(100) == 50
 
 
 def test_a_call_that_was_not_made_costs_nothing() -> None:
@@ -80,11 +89,11 @@ def test_what_the_answers_say_is_left_is_not_exceeded() -> None:
     """Case 123: by none of the calls, those on the way included."""
     pace = Pace()
     first, second = pace.depart(100, 0.0), pace.depart(100, 0.0)
-    pace.answered(first, 1.0, allowance=Allowance(tokens=Left(250, 30.0)))
+    pace.answered(first, 1.0, 100, allowance=Allowance(tokens=Left(250, 30.0)))
     assert pace.free_s == 31.0  # 250 less the 100 that are on the way may be too little for a call
-    pace.answered(second, 2.0, allowance=Allowance(tokens=Left(250, 29.0)))
+    pace.answered(second, 2.0, 100, allowance=Allowance(tokens=Left(250, 29.0)))
     assert pace.free_s <= 2.0  # it is: they had been counted
-    pace.answered(pace.depart(100, 3.0), 4.0, allowance=Allowance(requests=Left(0, 7.0)))
+    pace.answered(pace.depart(100, 3.0), 4.0, 100, allowance=Allowance(requests=Left(0, 7.0)))
     assert pace.free_s == 11.0
 
 
@@ -156,7 +165,8 @@ class Day:
             one.failed(unit, Failure(Kind.THROTTLED, "rate_limited", retry_after_s=asked), at_s)
             return
         self.accepted.append((at_s, tokens))
-        pace.answered(charge, at_s, tokens, allowance_of(admission.headers) if self.tells else None)
+        allowance = allowance_of(admission.headers) if self.tells else None
+        pace.answered(charge, at_s, charge.estimated, tokens, allowance)
         one.succeeded(unit)
 
     def used(self, requests: float, tokens: float, since: float, until: float) -> float:

@@ -73,6 +73,8 @@ def test_every_variable_can_be_set() -> None:
         "VECTIDE_DLQ__TOPIC": "bad",
         "VECTIDE_DLQ__MAX_SHARE": "0.5",
         "VECTIDE_LIMITS__BYTES_IN_FLIGHT": "64MiB",
+        "VECTIDE_CACHE__KIND": "disk",
+        "VECTIDE_CACHE__BYTES": "64MiB",
         "VECTIDE_LOG__FORMAT": "console",
         "VECTIDE_LOG__LEVEL": "DEBUG",
         "VECTIDE_CODEC__DECIMALS": "string",
@@ -577,3 +579,23 @@ def test_secrets_of_the_registry_may_come_from_files(tmp_path: Path) -> None:
     assert settings.registry.credentials["password"] == hidden
     assert hidden not in repr(settings)
     assert hidden in secret_values(settings)
+
+
+# --- the cache of vectors --------------------------------------------------------------------------------
+
+
+def test_vectors_are_kept_in_memory_unless_said_otherwise() -> None:
+    assert (loaded().cache.kind, loaded().cache.most_bytes) == ("memory", 32 * 2**20)
+    on_disk = loaded(VECTIDE_CACHE__KIND="Disk", VECTIDE_CACHE__PATH="/cache/vectors.db").cache
+    assert (on_disk.kind, on_disk.most_bytes) == ("disk", 2**30)
+    assert loaded(VECTIDE_CACHE__BYTES="8MiB").cache.most_bytes == 8 * 2**20
+    assert loaded(VECTIDE_CACHE__KIND="off").cache.kind == "off"
+
+
+def test_only_a_cache_on_disk_has_a_path() -> None:
+    assert problems_of(VECTIDE_CACHE__KIND="disk") == [
+        "VECTIDE_CACHE__PATH: required with VECTIDE_CACHE__KIND=disk"
+    ]
+    assert problems_of(VECTIDE_CACHE__PATH="/cache/vectors.db") == [
+        "VECTIDE_CACHE__PATH: only for VECTIDE_CACHE__KIND=disk: leave it out"
+    ]

@@ -134,13 +134,19 @@ class Pace:
         return charge
 
     def answered(
-        self, charge: Charge, now_s: float, billed: int | None = None, allowance: Allowance | None = None
+        self,
+        charge: Charge,
+        now_s: float,
+        sent: int,
+        billed: int | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
-        """The call was answered well: what was billed, and what is left, where the answer says."""
+        """The call was answered well. ``sent``: its estimated tokens, less those of texts that were not sent
+        after all; what was billed, and what is left, where the answer says."""
         self.ended(charge)
+        self._tokens.correct((billed or self.billed(sent)) - charge.tokens)
         if billed:
-            self._tokens.correct(billed - charge.tokens)
-            self._learn(billed / charge.estimated)
+            self._learn(billed / sent)
         if allowance is not None:
             self._requests.told(allowance.requests, 1.0, now_s)
             self._tokens.told(allowance.tokens, _UNLIKE * charge.tokens, now_s)

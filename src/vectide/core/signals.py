@@ -159,7 +159,7 @@ TEXTS_SAVED: Final = Metric(
     "vectide_texts_saved_total",
     "counter",
     "Texts that needed no embedding call: unchanged, merged (superseded while waiting), duplicate (identical "
-    "to another text of the batch) or replay (already stored).",
+    "to another text of the batch), cache (its vector was made before) or replay (already stored).",
     ("table", "reason"),
 )
 TOKENS_SAVED: Final = Metric(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from vectide.core import signals
 from vectide.core.failures import Failure
+from vectide.core.lane import Lane
 from vectide.core.model import Position, Row
 from vectide.core.pace import Charge, Pace
 from vectide.core.planner import EmbedText
@@ -128,23 +129,32 @@ class Embed:
             self.station.withdraw(unit)
             self._not_sent(items)
             return
-        self._pace.answered(charge, self._caller.now(), answer.tokens, answer.allowance)
-        self.station.succeeded(unit)
-        self._count(items, charge, answer.tokens)
+        sent = [item for index, item in enumerate(items) if index not in answer.cached]
+        if sent:
+            estimated = sum(item.tokens for item in sent)
+            self._pace.answered(charge, self._caller.now(), estimated, answer.tokens, answer.allowance)
+            self.station.succeeded(unit)
+            self._count(sent, estimated, answer.tokens)
+        else:
+            self._pace.undo(charge)
+            self.station.withdraw(unit)  # nobody was asked
+        for index in answer.cached:
+            item = items[index]
+            self._rows.savings.add(_lane_of(item), "cache", 1, self._pace.billed(item.tokens))
         for index, item in enumerate(items):
             del self._items[item.digest]
             self._deliver(item, answer.vectors[index])
 
-    def _count(self, items: Sequence[TextItem], charge: Charge, billed: int | None) -> None:
+    def _count(self, items: Sequence[TextItem], estimated: int, billed: int | None) -> None:
         """Texts, tokens and their cost, to each table its part. What is not billed is estimated."""
         telemetry, provider = self._parts.telemetry, self._provider
         texts: Counter[str] = Counter()
         tokens: Counter[str] = Counter()
         for item in items:
-            table = item.waiters[0][0].lane.table
+            table = _lane_of(item).table
             texts[table] += 1
             tokens[table] += item.tokens
-        share = 1.0 if billed is None else billed / charge.estimated
+        share = 1.0 if billed is None else billed / estimated
         for table, number in texts.items():
             used, labels = tokens[table] * share, {"provider": provider.name, "table": table}
             telemetry.count(signals.TEXTS_EMBEDDED, number, table=table)
@@ -186,3 +196,8 @@ class Embed:
         verdict = Verdict(poison.cause, "embed", failure.detail, unit.attempt + 1)
         for work, _ in item.waiters:
             self._rows.poison(work, verdict)
+
+
+def _lane_of(item: TextItem) -> Lane:
+    """Whose text it is, of those that wait for it."""
+    return item.waiters[0][0].lane
