@@ -71,7 +71,7 @@ def build_store(settings: Settings) -> Store:
     """The configured store; not connected yet."""
     given = settings.store
     if given.kind != "pgvector":
-        return stores.load(given.kind, url=given.address, **given.options)
+        return stores.load(given.kind, url=given.address or None, **given.options)
     # Look-ups run beside the writes.
     connections = given.concurrency + LOOKUP_CONCURRENCY
     return stores.load(given.kind, dsn=given.address, pool_size=connections, **given.options)

@@ -58,6 +58,8 @@ EMBEDDER_MODELS: Final = {
     "azure": "text-embedding-3-small",
     "cohere": "embed-v4.0",
     "voyage": "voyage-4",
+    "gemini": "gemini-embedding-001",
+    "onnx": "/models/all-MiniLM-L6-v2",
 }
 #: Kinds of store that have a URL, with an example of one.
 STORE_URLS: Final = {
@@ -325,7 +327,8 @@ def _embedder_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
         yield f"{PREFIX}EMBEDDER__MODEL: required with the {kind} embedder, e.g. {EMBEDDER_MODELS[kind]}"
     if kind == "azure" and not given.get("base_url"):
         yield f"{PREFIX}EMBEDDER__BASE_URL: required with the azure embedder: https://NAME.openai.azure.com"
-    if not given.get("api_key") and (kind != "openai" or not given.get("base_url")):
+    keyless = kind == "onnx" or (kind == "openai" and given.get("base_url"))
+    if not given.get("api_key") and not keyless:
         unless = f", unless {PREFIX}EMBEDDER__BASE_URL names a server that needs none"
         unless = unless if kind == "openai" else ""
         yield f"{PREFIX}EMBEDDER__API_KEY: required with the {kind} embedder{unless}"
