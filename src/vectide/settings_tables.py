@@ -18,6 +18,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    SecretStr,
     ValidationError,
     field_serializer,
     field_validator,
@@ -207,6 +208,27 @@ class TableSettings(Section):
         default=(),
         description="Embedded fields that many documents (MongoDB) may lose one after the other; others are "
         "taken for renamed then, and halt the table.",
+    )
+
+    embedder: dict[Name, Any] | None = Field(
+        default=None,
+        repr=False,
+        exclude=True,
+        description="The table's own embedder: keys like the names of VECTIDE_EMBEDDER__..., over those.",
+    )
+    store: dict[Name, Any] | None = Field(
+        default=None,
+        repr=False,
+        exclude=True,
+        description="The table's own store: keys like the names of VECTIDE_STORE__..., over those.",
+    )
+    source_dsn: SecretStr | None = Field(
+        default=None,
+        exclude=True,
+        description="The database of the table's rows, where it is not that of VECTIDE_SOURCE__DSN.",
+    )
+    source_dsn_file: Name | None = Field(
+        default=None, exclude=True, description="The same, as the path of a file that holds it."
     )
 
     @field_validator("source")

@@ -12,6 +12,7 @@ from tests.recorded import table_of
 
 from vectide.codecs.debezium_json import DebeziumJson
 from vectide.core.model import Record, Row
+from vectide.ports import Store
 
 DOCS = table_of("{title}[\n{body}]", "n", source="a.public.docs")
 SOURCE = {"connector": "postgresql", "ts_ms": 5, "db": "shop", "schema": "public", "table": "docs"}
@@ -21,6 +22,8 @@ def envelope(op: str = "u", **columns: Any) -> bytes:
     after = {"id": 0, "title": "hostile", "body": None, "n": 1, **columns}
     return json.dumps({"before": None, "after": after, "source": SOURCE, "op": op}).encode()
 
+
+PLACEHOLDER = "__debezium_unavailable_value"
 
 #: What is in the record -> its value, and the cause of its letter.
 POISON: dict[str, tuple[bytes, str]] = {
@@ -57,15 +60,21 @@ READABLE: dict[str, tuple[bytes, str]] = {
 }
 
 
-def pumped(*values: tuple[int, bytes | None]) -> Pump:
+def pumped(*values: tuple[int, bytes | None], store: Store | None = None) -> Pump:
     """After these records: key and value of each."""
     records = [
         Record(DOCS.source, 0, offset, b'{"id":%d}' % key, value)
         for offset, (key, value) in enumerate(values)
     ]
-    pump = Pump(records, DOCS, DebeziumJson(mapping_of=lambda _: DOCS).decode)
+    pump = Pump(records, DOCS, DebeziumJson(mapping_of=lambda _: DOCS).decode, store)
     pump.run()
     return pump
+
+
+def rows(pump: Pump) -> dict[Row, tuple[str, bool]]:
+    """Text of each row, and whether it is stale."""
+    stale = pump.stale()
+    return {key: (point.text, key in stale) for key, point in pump.stored().items()}
 
 
 def row(key: int) -> Row:
@@ -92,6 +101,39 @@ def test_exactly_what_cannot_be_read_is_a_letter_and_everything_else_is_stored()
     }
     assert {key: point.text for key, point in pump.stored().items()} == expected
     assert pump.tally["received"] == len(values) == pump.tally["written"] + len(causes)
+
+
+WHOLE = envelope("c", title="lamp", body="of brass")
+#: A later change of the title. What the body is, an event before it has said.
+PARTIAL = envelope(title="desk lamp", body=PLACEHOLDER)
+
+
+@pytest.mark.parametrize("poison", ["not json", "an unknown op", "an array", "framed"])
+def test_a_record_of_which_only_the_key_can_be_read_makes_its_row_stale(poison: str) -> None:
+    """Invariant 14: what comes after it is not completed from the row that was before it."""
+    value, cause = POISON[poison]
+    pump = pumped((1, WHOLE), (2, WHOLE), (1, value), (1, PARTIAL), (2, PARTIAL))
+    assert rows(pump) == {row(1): ("lamp\nof brass", True), row(2): ("desk lamp\nof brass", False)}
+    assert [letter.cause for letter in pump.letters.sent] == [cause, "incomplete_row"]
+    pump = pumped((1, WHOLE), (1, value), (1, PARTIAL), (1, envelope(title="new", body="row")))
+    assert rows(pump) == {row(1): ("new\nrow", False)}
+    assert cause in [letter.cause for letter in pump.letters.sent]
+
+
+def test_what_cannot_be_read_is_a_letter_although_newer_changes_of_its_row_wait() -> None:
+    """Nobody can say whether they supersede it. The changes around it take effect in their order."""
+    garbage = POISON["not json"][0]
+    pump = pumped((1, garbage), (1, WHOLE), (1, garbage), (1, envelope(title="new")), (1, garbage))
+    assert [letter.record.offset for letter in pump.letters.sent] == [0, 2, 4]
+    assert rows(pump) == {row(1): ("new", True)}
+
+
+def test_what_cannot_be_read_does_not_make_a_newer_row_stale_when_it_comes_again() -> None:
+    """Case 62: a replay from the beginning."""
+    records = [(1, WHOLE), (1, POISON["not json"][0]), (1, envelope(title="new"))]
+    again = pumped(*records, store=pumped(*records).store)
+    assert rows(again) == {row(1): ("new", False)}
+    assert (again.sold, len(again.letters.sent)) == ([], 1)
 
 
 def test_no_letter_says_what_was_in_its_record() -> None:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tests.simulation.clock import START_S, SimClock
-from tests.simulation.scenario import PARTITIONS, Event
+from tests.simulation.scenario import PARTITIONS, UNREADABLE, Event
 
 from vectide.core.failures import Failure, Kind
-from vectide.core.model import Change, Columns, DecodeError, Record, Upserted
+from vectide.core.model import Change, Columns, DecodeError, Deleted, Record, Upserted
 from vectide.ports import (
     AdapterError,
     Deadline,
@@ -64,6 +64,8 @@ class SimBroker:
         self.begins: dict[Partition, int] = dict.fromkeys(partitions, 0)
         #: In the order in which they were produced.
         self.changes: dict[Place, Change | None] = {}
+        #: The keys of those records of which nothing else can be read.
+        self.keys: dict[Place, Columns] = {}
         #: What the events leave out, too.
         self.whole: dict[Place, Columns] = {}
         self.committed: dict[Partition, int] = {}
@@ -79,6 +81,8 @@ class SimBroker:
             self.logs[partition].append((event.at_s + START_S, record))
             self.changes[place_of(record)] = event.change
             self.whole[place_of(record)] = event.whole or {}
+            if event.kind == UNREADABLE:
+                self.keys[place_of(record)] = {"id": event.row}
             self.ends[partition] = record.offset + 1 + event.hole
         for moment_s in {event.at_s + START_S for event in events}:
             clock.at(moment_s, clock.stir)
@@ -87,6 +91,8 @@ class SimBroker:
         """What the record says of its schema. That of some garbage does not exist."""
         if not self._per_schema:
             return None
+        if record.value is None:
+            return SchemaId(IdKind.SCHEMA_ID, f"{record.topic} key")
         if self.changes[place_of(record)] is None and record.offset % 2:
             return SchemaId(IdKind.SCHEMA_ID, UNKNOWN)
         number = record.offset // self._per_schema
@@ -145,6 +151,8 @@ class SimCodec:
         schema = self._broker.schema_of(record)
         if schema is not None and schema not in self._learned:
             raise SchemaMissing((schema,))
+        if record.value is None and place_of(record) in self._broker.keys:
+            return Deleted(self._broker.keys[place_of(record)])
         if change is None:
             raise DecodeError("not_json", "garbage")
         if self._broker.drifting and isinstance(change, Upserted):

@@ -76,8 +76,8 @@ class Watch:
         self._partitions: dict[Row, set[int]] = {}
         self._generations: dict[Row, set[int]] = {}
         for (topic, partition, offset), change in world.broker.changes.items():
-            if isinstance(change, Upserted | Deleted):
-                row = _row_of(topic, change)
+            row = self._row_at((topic, partition, offset), change)
+            if row is not None:
                 self._partitions.setdefault(row, set()).add(partition)
                 self._generations.setdefault(row, set()).add(offset // NEW_LOG)
         #: Records of topics that were deleted before anybody was done with them.
@@ -121,6 +121,12 @@ class Watch:
             self._dead_in_a_row[table] += 1
             flood = self._dead_in_a_row[table]
             require(flood <= process.dead_in_a_row, f"{flood} dead letters of {table!r} in a row")
+
+    def _row_at(self, place: Place, change: Change | None) -> Row | None:
+        """The row that a record is about, as far as anybody can tell."""
+        if isinstance(change, Upserted | Deleted):
+            return _row_of(place[0], change)
+        return TABLES[place[0]].row_at(self._world.broker.keys.get(place))
 
     def recreated(self, topic: str) -> None:
         """The topic was deleted and created again. What nobody was done with by then is nobody's."""
@@ -432,6 +438,8 @@ class Watch:
             if isinstance(change, Upserted | Deleted):
                 row, leaves = folds[place[0]].apply(change)
                 histories.setdefault(row, []).append((place, leaves))
+            elif (unread := self._row_at(place, change)) is not None:
+                histories.setdefault(unread, []).append((place, Nothing.UNKNOWABLE))
             elif isinstance(change, Truncated):
                 folds[place[0]].truncate()
                 for row in [row for row in histories if row.table == TABLES[place[0]].table]:
@@ -548,7 +556,7 @@ class Watch:
                 )
                 excused = partial and (gone or not whole or _is_open(place[0], change, before))
                 told = f"invariant 10: {place} was dead-lettered after {before}"
-                require(_is_refused(leaves) or excused, told)
+                require(change is None or _is_refused(leaves) or excused, told)
             before = leaves
             can_be_applied = isinstance(leaves, Expected) and not _is_refused(leaves) and place not in dead
             whole = can_be_applied and (whole or not partial)

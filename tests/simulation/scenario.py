@@ -22,6 +22,7 @@ POISON_PRICE = "poison-price"
 #: The provider takes such a text, the store does not.
 POISON_CHUNK = "bad chunk"
 GARBAGE = "garbage"
+UNREADABLE = "unreadable"
 NO_LIMIT = 10**6
 
 #: What both filter by; for the second table the note is nothing else.
@@ -71,7 +72,8 @@ PARTITIONS = {PRODUCTS.source: 2, USERS.source: 1, DOCS.source: 2, NOTES.source:
 
 @dataclass(frozen=True)
 class Event:
-    """One record of a topic; ``change`` None: bytes that cannot be decoded. ``hole`` offsets follow it.
+    """One record of a topic; ``change`` None: bytes that cannot be decoded, though of the ``unreadable`` kind
+    the key can. ``hole`` offsets follow it.
     ``whole``: the row as the source has it then, also what the event leaves out; None: it has no such row.
     ``generation``: how often its topic had been created again."""
 
@@ -89,7 +91,8 @@ class Event:
         """Whether it is about this row."""
         if isinstance(self.change, Truncated):
             return self.topic == topic
-        return isinstance(self.change, Upserted | Deleted) and (self.topic, self.row) == (topic, row)
+        of_row = isinstance(self.change, Upserted | Deleted) or self.kind == UNREADABLE
+        return of_row and (self.topic, self.row) == (topic, row)
 
 
 @dataclass(frozen=True)
@@ -288,6 +291,10 @@ class _Source:
     def _change(self, row: int, kind: str) -> Change | None:
         if kind == GARBAGE:
             return None
+        if kind == UNREADABLE:
+            # What it would have said, later events leave out.
+            self.rows[row] = {**self.rows.get(row, self._new()), "body": self._text(), "note": self._text()}
+            return None
         if kind == "heartbeat":
             return Ignored("heartbeat")
         if kind == "truncate":
@@ -385,6 +392,7 @@ _ABSENT = {
     "heartbeat": 1,
     "poison_text": 1,
     GARBAGE: 2,
+    UNREADABLE: 1,
     "poison_chunk": 1,
 }
 _LIVE = {
@@ -417,6 +425,7 @@ _LIVE = {
     "heartbeat": 1,
     "truncate": 12,
     GARBAGE: 2,
+    UNREADABLE: 2,
     "grow": 2,
     "shrink": 2,
     "turn": 2,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vectide.core.lane import Entry, Lane, RowQueue, merge
-from vectide.core.model import Deleted, Position, Record, Row, Upserted
+from vectide.core.model import DecodeError, Deleted, Position, Record, Row, Upserted
 
 ROW = Row.of("products", {"id": 1})
 KEY = {"id": 1}
@@ -120,6 +120,14 @@ def test_changes_of_different_lanes_are_taken_one_lane_after_the_other() -> None
     )
     queue = RowQueue(ROW, first + second + third)
     assert [queue.take(), queue.take(), queue.take()] == [first, second, third]
+
+
+def test_what_cannot_be_read_is_taken_alone() -> None:
+    """Invariant 3: nothing before it may merge with what comes after it."""
+    waiting = entries(set_to("a"), set_to("b"), Deleted({"id": 1}), set_to("c"), set_to("d"))
+    waiting[2].unreadable = DecodeError("not_json", "")
+    queue = RowQueue(ROW, list(waiting))
+    assert [queue.take(), queue.take(), queue.take()] == [waiting[:2], waiting[2:3], waiting[3:]]
 
 
 def test_changes_of_lanes_that_are_gone_or_leaving_are_forgotten() -> None:

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from vectide.core.completion import completed
 from vectide.core.mapping import TableMapping
-from vectide.core.model import Deleted, Position, Record, Row, SourcePosition, Upserted
+from vectide.core.model import DecodeError, Deleted, Position, Record, Row, SourcePosition, Upserted
 from vectide.core.tracker import Tracker
 from vectide.core.value import value
 
@@ -132,7 +132,9 @@ class Entry:
     ``before_dead``: the change right after it was dead-lettered, so the row is stale once this is applied.
     ``holds``: a delete that may not be applied yet, because the row lives on under a new key and only its
     point still has the text. ``awaited_by``: the new row, once its create has arrived. ``takes_from``: on
-    that create, the deletes (and tombstones) that hold for it, and their row.
+    that create, the deletes (and tombstones) that hold for it, and their row. ``unreadable``: nothing but the
+    key could be decoded, and ``change`` says no more than that. It is a dead letter when its turn comes, and
+    the row stale.
     """
 
     lane: Lane
@@ -143,6 +145,7 @@ class Entry:
     holds: bool = False
     awaited_by: Row | None = None
     takes_from: list[tuple[Row, Entry]] = field(default_factory=list)
+    unreadable: DecodeError | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -175,7 +178,8 @@ class RowQueue:
         """The longest run of waiting entries of one lane that may be merged. Entries of lanes that are
         gone or leaving are forgotten on the way. A delete that holds is left, and ends the run: what comes
         before it has to be in the store when the text is taken from there. So does a second create that
-        takes over from another row: what holds for the first one is let go when that has settled."""
+        takes over from another row: what holds for the first one is let go when that has settled. What cannot
+        be read is taken alone."""
         taken: list[Entry] = []
         passed = 0
         for entry in self.waiting:
@@ -184,6 +188,8 @@ class RowQueue:
             if taken and entry.lane is not taken[0].lane:
                 break
             if entry.takes_from and any(before.takes_from for before in taken):
+                break
+            if taken and (entry.unreadable or taken[0].unreadable):
                 break
             passed += 1
             if entry.lane.active:

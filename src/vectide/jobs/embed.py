@@ -12,29 +12,29 @@ from vectide.core.planner import EmbedText
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
 from vectide.jobs.parts import Parts
+from vectide.jobs.routes import Provider
 from vectide.jobs.rows import Rows
 from vectide.jobs.work import TextItem, Verdict, Work
 from vectide.ports import Deadline, Embeddings, Vector
 
 
 class Embed:
-    """``write`` takes on the works whose vectors are all there. ``pace`` is that of ``station``."""
+    """The texts for one provider. ``write`` takes on the works whose vectors are all there."""
 
     def __init__(
         self,
         parts: Parts,
         caller: Caller,
         rows: Rows,
+        provider: Provider,
         station: Station[TextItem],
-        pace: Pace,
-        timeout_s: float,
         write: Callable[[Work], None],
     ) -> None:
         self._parts = parts
         self._caller = caller
         self._rows = rows
-        self._pace = pace
-        self._timeout_s = timeout_s
+        self._provider = provider
+        self._pace = station.pace = Pace(provider.rates)
         self._write = write
         self.station = station
         self._items: dict[str, TextItem] = {}
@@ -45,7 +45,7 @@ class Embed:
             self._rows.forget(work)  # nobody has paid for it yet: the next owner will
             return
         longest = max(planned.tokens)
-        limit = self._parts.embedder.limits.max_text_tokens
+        limit = self._provider.embedder.limits.max_text_tokens
         if limit is not None and longest > limit:
             detail = f"{longest} tokens; the model takes {limit}"
             self._rows.poison(work, Verdict("text_too_long", "plan", detail))
@@ -62,6 +62,11 @@ class Embed:
             self._items[point.text_hash] = item
             self.station.add(item, item.tokens, self._caller.now())
 
+    @property
+    def held_s(self) -> float:
+        """Seconds until the provider's limits allow the next call."""
+        return max(0.0, self._pace.free_s - self._caller.now())
+
     def start(self, unit: Unit[TextItem]) -> None:
         """Send the unit's texts that somebody still wants."""
         unit.items = [item for item in unit.items if self._is_wanted(item)]
@@ -72,13 +77,13 @@ class Embed:
         for item in items:
             item.in_flight = True
         charge = self._pace.depart(sum(item.tokens for item in items), self._caller.now())
-        parts = self._parts
+        clock, provider = self._parts.clock, self._provider
 
         def call() -> Embeddings | None:
             if not any(item.held for item in items):
                 return None
-            deadline = Deadline.after(parts.clock, self._timeout_s)
-            return parts.embedder.embed([item.text for item in items], deadline)
+            deadline = Deadline.after(clock, provider.timeout_s)
+            return provider.embedder.embed([item.text for item in items], deadline)
 
         def succeed(embeddings: Embeddings | None) -> None:
             self._arrived(unit, items, charge, embeddings)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from vectide.core import signals
 from vectide.core.lane import Entry, Lane, RowQueue
-from vectide.core.model import Deleted, Record, Row, Upserted
+from vectide.core.model import Deleted, Order, Record, Row, Upserted
 from vectide.core.planner import MarkStale, RemoveRow
 from vectide.jobs.moves import Moves
 from vectide.jobs.parts import Parts
@@ -108,7 +108,7 @@ class Rows:
         if stamp is not None and stamp.unborn:
             work.plan = RemoveRow(work.row.chunk_ids(stamp.chunks), verdict.cause)
             self.write(work)
-        elif len(work.entries) == 1 and stamp is not None and not stamp.stale:
+        elif len(work.entries) == 1 and stamp is not None and not stamp.stale and not _is_overtaken(work):
             work.plan = MarkStale(stamp.made_stale(work.merged.position.before()), verdict.cause)
             self.write(work)
         else:
@@ -127,8 +127,7 @@ class Rows:
 
     def may_merge(self, work: Work) -> bool:
         """Whether a newer change of the row waits that could make up for what the work's change lacks."""
-        waiting = work.queue.waiting
-        return bool(waiting) and waiting[0].lane is work.lane and not waiting[0].holds
+        return _is_followed(work) and not work.queue.waiting[0].holds
 
     def await_news(self, work: Work, verdict: Verdict, *, certain: bool = False) -> None:
         """The change cannot be completed. That is poison only when no newer change of the row makes up for
@@ -147,10 +146,11 @@ class Rows:
         if queue.news_by_s is None:
             queue.news_by_s = now_s + self._patience_s
         queue.certain = certain
-        if queue.waiting and queue.waiting[0].lane is lane:
+        hopeless = bool(queue.waiting) and queue.waiting[0].unreadable is not None
+        if _is_followed(work):
             queue.waiting[0].holds = False  # what cannot be completed here has nothing to hand over
             self.retry(work)
-        elif (lane.at_end and not certain) or (now_s >= queue.news_by_s and not lane.undecoded):
+        elif hopeless or (lane.at_end and not certain) or (now_s >= queue.news_by_s and not lane.undecoded):
             queue.news_by_s = None
             self.poison(work, verdict)
         else:
@@ -271,3 +271,17 @@ class Rows:
         if change.committed_ms is not None:
             age_s = (self._parts.clock.wall_ms() - change.committed_ms) / 1000
             self._parts.telemetry.observe(signals.FRESHNESS, max(0.0, age_s), table=lane.table)
+
+
+def _is_followed(work: Work) -> bool:
+    """Whether a newer change of the row waits that may merge with the work's change."""
+    waiting = work.queue.waiting
+    return bool(waiting) and waiting[0].lane is work.lane and waiting[0].unreadable is None
+
+
+def _is_overtaken(work: Work) -> bool:
+    """Whether it is the repetition of a record that nobody can read, and a newer change has been applied
+    since: the row is not stale for it."""
+    if work.entries[-1].unreadable is None or work.stamp is None:
+        return False
+    return work.merged.position.relation_to(work.stamp.position) in (Order.OLDER, Order.SAME)

@@ -37,7 +37,8 @@ _MOST_UNKNOWN: Final = 1000
 
 class Schemas:
     """``decode`` decodes a record and takes it on, or raises SchemaMissing; ``refuse`` ends one that can
-    never be decoded; ``caught_up`` hears of lanes in which no record waits any more."""
+    never be decoded, or raises SchemaMissing where its key can be later; ``caught_up`` hears of lanes in
+    which no record waits any more."""
 
     def __init__(self, parts: Parts, caller: Caller, station: Station[SchemaId], timeout_s: float) -> None:
         self._parts = parts
@@ -131,14 +132,20 @@ class Schemas:
     def _decoded(self, lane: Lane, record: Record) -> bool:
         """Whether the record is done with here; else its schemas are being asked for."""
         try:
+            self._decode_or_refuse(lane, record)
+        except SchemaMissing as missing:
+            self._want(lane, missing.ids)
+            return False
+        return True
+
+    def _decode_or_refuse(self, lane: Lane, record: Record) -> None:
+        try:
             self.decode(lane, record)
         except SchemaMissing as missing:
-            unknown = self._unknown_among(missing.ids)
+            unknown = self.unknown_among(missing.ids)
             if unknown is None:
-                self._want(lane, missing.ids)
-                return False
+                raise
             self.refuse(lane, record, unknown)
-        return True
 
     def _want(self, lane: Lane, ids: tuple[SchemaId, ...]) -> None:
         for wanted in ids:
@@ -151,7 +158,8 @@ class Schemas:
         for lane in self._wanted.pop(schema_id, ()):
             self._ready[lane] = None
 
-    def _unknown_among(self, ids: tuple[SchemaId, ...]) -> DecodeError | None:
+    def unknown_among(self, ids: tuple[SchemaId, ...]) -> DecodeError | None:
+        """Why a record that needs these can never be decoded; None while nothing says so."""
         for schema_id in ids:
             until_s, failure = self._unknown.get(schema_id, (0.0, None))
             if failure is not None and self._caller.now() < until_s:

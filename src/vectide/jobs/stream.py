@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from vectide.core import signals
 from vectide.core.failures import Kind
 from vectide.core.lane import Entry, Lane
 from vectide.core.lifecycle import State, Trouble, assess
-from vectide.core.model import Change, DecodeError, Deleted, Ignored, Record, Truncated, Upserted
+from vectide.core.model import Change, Columns, DecodeError, Deleted, Ignored, Record, Truncated, Upserted
 from vectide.jobs.intake import Intake
 from vectide.jobs.parts import Parts, StreamPolicy
 from vectide.jobs.stations import Ends, Stations
@@ -142,8 +143,30 @@ class Stream:
         self.stations.replays.met_poison(lane, record.key)
         if lane.mapping is None:
             self.settle(lane, record, "skipped", "unmapped_topic")
-        else:
+            return
+        key = self._key_of(record)
+        row = lane.mapping.row_at(key)
+        if row is None:
             self.stations.letters.add(lane, record, Verdict(error.cause, "decode", error.detail))
+        else:
+            # Behind the row's changes before it, and before those after it: they must not be completed from
+            # what the store has without it. (The error that was raised keeps what it was raised through.)
+            why = DecodeError(error.cause, error.detail)
+            entry = Entry(lane, record, Deleted(key), self._now(), unreadable=why)
+            self.stations.rows.add(row, entry)
+
+    def _key_of(self, record: Record) -> Columns | None:
+        """The key of a record whose value cannot be decoded, or which nothing can be done with; None where
+        that cannot be decoded either. Raises SchemaMissing where it may be later."""
+        try:
+            change = self._parts.decode(replace(record, value=None))
+        except DecodeError:
+            return None
+        except SchemaMissing as missing:
+            if self.stations.schemas.unknown_among(missing.ids) is None:
+                raise
+            return None
+        return change.key if isinstance(change, Deleted) else None
 
     def _place(self, lane: Lane, record: Record, change: Change) -> None:
         match change:
