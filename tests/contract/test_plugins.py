@@ -62,11 +62,11 @@ ENVIRONMENT = {
 def test_a_plugin_is_a_kind_like_every_other(install: Install) -> None:
     install()
     settings = load_settings(ENVIRONMENT)
-    embedder = build_embedder(settings)
+    embedder = build_embedder(settings.embedder)
     assert embedder.space == "acme/trigrams-v1/64"
     answer = embedder.embed(["a", "b"], Deadline.after(SystemClock(), 10))
     assert answer.vectors.shape == (2, 64)
-    assert isinstance(build_store(settings), MemoryStore)
+    assert isinstance(build_store(settings.store), MemoryStore)
 
 
 def test_without_the_package_its_kind_is_unknown() -> None:
