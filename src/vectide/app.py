@@ -14,6 +14,7 @@ from vectide.core.failures import Kind
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, DecodeError, Record, Upserted
 from vectide.core.pace import Rates
+from vectide.core.prices import usd_per_million_tokens
 from vectide.deadletters import KafkaDeadLetters
 from vectide.jobs.executor import SystemClock
 from vectide.jobs.parts import StreamPolicy
@@ -242,7 +243,7 @@ def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) ->
     dead_letters = built("dlq", lambda: build_dead_letters(settings))
     readers = of_tables("source.dsn", settings.source_of, build_reader)
     registry = built("VECTIDE_REGISTRY__URL", lambda: build_registry(settings))
-    problems += chunk_problems(settings, made)
+    problems += chunk_problems(settings, made) + vector_problems(settings, kept)
     if problems or source is None or dead_letters is None:
         # Kafka's properties are refused by both of its clients.
         raise SettingsError(list(dict.fromkeys(problems)))
@@ -320,7 +321,10 @@ def routes_of(settings: Settings, given: Dependencies) -> Routes:
 def _provider(given: EmbedderSettings, name: str, embedder: Embedder) -> Provider:
     batch = BatchLimits(given.batch_items, given.batch_tokens, given.linger_ms / 1000)
     rates = Rates(given.requests_per_minute, given.tokens_per_minute)
-    return Provider(name, embedder, batch, given.concurrency, given.timeout_s, rates)
+    price = given.usd_per_million_tokens
+    if price is None:
+        price = usd_per_million_tokens(given.kind, given.model)
+    return Provider(name, embedder, batch, given.concurrency, given.timeout_s, rates, price)
 
 
 def _target(given: StoreSettings, name: str, store: Store) -> Target:
@@ -358,7 +362,11 @@ def spec_of(settings: Settings, mapping: TableMapping, embedder: Embedder) -> Co
         for by in other.filters
     }
     return CollectionSpec(
-        mapping.collection, embedder.dimensions, embedder.space, filters=tuple(filters.values())
+        mapping.collection,
+        embedder.dimensions,
+        embedder.space,
+        filters=tuple(filters.values()),
+        vector=mapping.vector,
     )
 
 
@@ -384,6 +392,18 @@ def collections_of(settings: Settings, routes: Routes) -> Sequence[Collection]:
     if problems:
         raise SettingsError(problems)
     return list(found.values())
+
+
+def vector_problems(settings: Settings, kept: Mapping[str, Store]) -> list[str]:
+    """Tables that name a vector where points have one without a name. ``kept``: the store of each."""
+    problems = []
+    for mapping in settings.mappings:
+        able = kept[mapping.table].capabilities if mapping.table in kept else None
+        if able is not None and mapping.vector is not None and not able.named_vectors:
+            problems.append(
+                f"tables.{mapping.table}.vector: points have one vector in {able.kind}: leave it out"
+            )
+    return problems
 
 
 def check_topics(settings: Settings, source: KafkaSource, deadline: Deadline) -> None:

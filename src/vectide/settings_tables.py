@@ -156,6 +156,10 @@ class TableSettings(Section):
     collection: Name | None = Field(
         default=None, description="Collection in the store; by default the table's id."
     )
+    vector: Name | None = Field(
+        default=None,
+        description="The named vector to fill, in collections whose points have several (qdrant, milvus).",
+    )
     embed: EmbedSettings = Field(description="What is embedded.")
     metadata: Annotated[tuple[tuple[Name, Name], ...], BeforeValidator(_metadata)] = Field(
         default=(),
@@ -463,6 +467,7 @@ def _mapping(name: str, table: TableSettings, template: Template) -> TableMappin
         on_truncate=table.on_truncate,
         may_vanish=table.may_vanish,
         filters=tuple(_filters(table)),
+        vector=table.vector,
     )
 
 
@@ -477,16 +482,18 @@ def _shared_sources(sources: Mapping[str, str]) -> Iterator[str]:
 
 
 def _shared_collections(mappings: Sequence[TableMapping]) -> Iterator[str]:
-    """A name has one index in a collection, and tenants are kept apart in one way."""
+    """A collection has one vector that is filled, one index for a name, and one tenant."""
     for at, mine in enumerate(mappings):
         for other in mappings[:at]:
             if mine.collection != other.collection:
                 continue
-            if mine.tenant != other.tenant:
-                yield (
-                    f"tables.{mine.table}.tenant: is {mine.tenant or 'not given'} here and "
-                    f"{other.tenant or 'not given'} in tables.{other.table}, of the same collection"
-                )
+            pairs = (("tenant", mine.tenant, other.tenant), ("vector", mine.vector, other.vector))
+            for key, here, there in pairs:
+                if here != there:
+                    yield (
+                        f"tables.{mine.table}.{key}: is {here or 'not given'} here and "
+                        f"{there or 'not given'} in tables.{other.table}, of the same collection"
+                    )
             theirs = {by.name: by.type for by in other.filters}
             for by in mine.filters:
                 if theirs.get(by.name, by.type) != by.type:

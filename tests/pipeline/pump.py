@@ -404,11 +404,12 @@ class Drawer:
 
 
 class Counters:
-    """Telemetry that remembers: counters by name and by name with labels, gauges and observed values by name
-    with labels."""
+    """Telemetry that remembers: counters by name and by name with labels (``sums``: not rounded), gauges and
+    observed values by name with labels."""
 
     def __init__(self) -> None:
         self.counts: Counter[Any] = Counter()
+        self.sums: dict[Any, float] = defaultdict(float)
         self.gauges: dict[Any, float] = {}
         self.observed: dict[Any, list[float]] = defaultdict(list)
 
@@ -417,6 +418,7 @@ class Counters:
         assert labels.keys() == set(name.labels)
         self.counts[name] += int(amount)
         self.counts[name, *labels.values()] += int(amount)
+        self.sums[name, *labels.values()] += amount
 
     def gauge(self, name: str, value: float, /, **labels: str) -> None:
         self.gauges[name, *labels.values()] = value

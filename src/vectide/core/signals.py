@@ -162,8 +162,29 @@ TEXTS_SAVED: Final = Metric(
     "to another text of the batch) or replay (already stored).",
     ("table", "reason"),
 )
+TOKENS_SAVED: Final = Metric(
+    "vectide_tokens_saved_total",
+    "counter",
+    "Tokens of the texts that needed no embedding call, estimated.",
+    ("table", "reason"),
+)
+COST_SAVED: Final = Metric(
+    "vectide_cost_saved_usd_total",
+    "counter",
+    "What those tokens would have cost, in USD.",
+    ("table", "reason"),
+)
 EMBED_TOKENS: Final = Metric(
-    "vectide_embed_tokens_total", "counter", "Tokens that the embedding provider billed, where it says."
+    "vectide_embed_tokens_total",
+    "counter",
+    "Tokens that the embedding provider billed; estimated where it does not say.",
+    ("provider", "table"),
+)
+EMBED_COST: Final = Metric(
+    "vectide_embed_cost_usd_total",
+    "counter",
+    "What those tokens cost, in USD, where the price is known.",
+    ("provider", "table"),
 )
 
 EMBED_ALLOWED: Final = Metric(

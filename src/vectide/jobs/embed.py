@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from vectide.core import signals
 from vectide.core.failures import Failure
 from vectide.core.model import Position, Row
 from vectide.core.pace import Charge, Pace
 from vectide.core.planner import EmbedText
+from vectide.core.prices import usd_of
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
 from vectide.jobs.parts import Parts
@@ -56,7 +58,7 @@ class Embed:
             item = self._items.get(point.text_hash)
             if item is not None:
                 item.waiters.append((work, index))
-                self._count_saved(work)
+                self._rows.savings.add(work.lane, "duplicate", 1, self._pace.billed(item.tokens))
                 continue
             item = TextItem(text, point.text_hash, planned.tokens[index], [(work, index)])
             self._items[point.text_hash] = item
@@ -128,13 +130,27 @@ class Embed:
             return
         self._pace.answered(charge, self._caller.now(), answer.tokens, answer.allowance)
         self.station.succeeded(unit)
-        if answer.tokens is not None:
-            self._parts.telemetry.count(signals.EMBED_TOKENS, answer.tokens)
+        self._count(items, charge, answer.tokens)
         for index, item in enumerate(items):
             del self._items[item.digest]
-            table = item.waiters[0][0].lane.table
-            self._parts.telemetry.count(signals.TEXTS_EMBEDDED, table=table)
             self._deliver(item, answer.vectors[index])
+
+    def _count(self, items: Sequence[TextItem], charge: Charge, billed: int | None) -> None:
+        """Texts, tokens and their cost, to each table its part. What is not billed is estimated."""
+        telemetry, provider = self._parts.telemetry, self._provider
+        texts: Counter[str] = Counter()
+        tokens: Counter[str] = Counter()
+        for item in items:
+            table = item.waiters[0][0].lane.table
+            texts[table] += 1
+            tokens[table] += item.tokens
+        share = 1.0 if billed is None else billed / charge.estimated
+        for table, number in texts.items():
+            used, labels = tokens[table] * share, {"provider": provider.name, "table": table}
+            telemetry.count(signals.TEXTS_EMBEDDED, number, table=table)
+            telemetry.count(signals.EMBED_TOKENS, used, **labels)
+            if provider.usd_per_million_tokens is not None:
+                telemetry.count(signals.EMBED_COST, usd_of(used, provider.usd_per_million_tokens), **labels)
 
     def _not_sent(self, items: list[TextItem]) -> None:
         """Nobody who was still there wanted the texts when it came to sending them. Since then a new owner
@@ -170,6 +186,3 @@ class Embed:
         verdict = Verdict(poison.cause, "embed", failure.detail, unit.attempt + 1)
         for work, _ in item.waiters:
             self._rows.poison(work, verdict)
-
-    def _count_saved(self, work: Work) -> None:
-        self._parts.telemetry.count(signals.TEXTS_SAVED, table=work.lane.table, reason="duplicate")

@@ -17,7 +17,8 @@ from vectide.ports import Embedder, RowReader, Store
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Provider:
-    """An embedder, and how it is called. ``name``, in metrics and the status, is no other provider's."""
+    """An embedder, and how it is called. ``name``, in metrics and the status, is no other provider's.
+    ``usd_per_million_tokens``: None where the price is not known."""
 
     name: str
     embedder: Embedder
@@ -25,10 +26,12 @@ class Provider:
     concurrency: int = 8
     timeout_s: float = 30.0
     rates: Rates = field(default=Rates())
+    usd_per_million_tokens: float | None = None
 
     @property
     def limits(self) -> BatchLimits:
-        """What one call carries: as much as wanted, and as the provider takes."""
+        """What one call carries: as much as wanted, as the provider takes, and as can be spread over a
+        minute."""
         wanted, most = self.batch, self.embedder.limits
         known = (wanted.weight, most.max_tokens, self.rates.call_tokens)
         weight = min((tokens for tokens in known if tokens is not None), default=None)

@@ -204,6 +204,7 @@ class Stations:
         for provider, embed in self._embeds.items():
             telemetry.gauge(signals.EMBED_ALLOWED, embed.station.allowed, provider=provider.name)
             telemetry.gauge(signals.EMBED_HELD, embed.held_s, provider=provider.name)
+        self.rows.savings.publish()
 
     # --- wiring -----------------------------------------------------------------------------------------
 
