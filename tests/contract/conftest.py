@@ -12,6 +12,9 @@ from tests.backends import BACKENDS, EVERY_BACKEND, Backend, MakeBackend
 from vectide.ports import CollectionSpec, Deadline, Store
 from vectide.testing.postgres import EmbeddedPostgres
 
+# The suites' assertions are to show what they compared, as those of test modules do.
+pytest.register_assert_rewrite("vectide.testing.embedder_suite", "vectide.testing.store_suite")
+
 
 class SystemClock:
     """The real time."""

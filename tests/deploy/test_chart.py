@@ -59,7 +59,7 @@ def test_the_judge_finds_unknown_fields_and_wrong_types() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("settings.VECTIDE_STORE__KIND", "pgvectr", "settings/VECTIDE_STORE__KIND"),
+        ("settings.VECTIDE_LOG__FORMAT", "jsonn", "settings/VECTIDE_LOG__FORMAT"),
         ("settings.VECTIDE_EMBEDDER__CONCURENCY", 4, "VECTIDE_EMBEDDER__CONCURENCY"),
         ("settings.VECTIDE_EMBEDDER__CONCURRENCY", "many", "settings/VECTIDE_EMBEDDER__CONCURRENCY"),
         ("settings.VECTIDE_STORE__DSN", "postgresql://user:password@host/db", "VECTIDE_STORE__DSN"),

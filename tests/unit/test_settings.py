@@ -486,7 +486,7 @@ def test_every_variable_is_described_in_one_sentence() -> None:
         default=None,
         required=True,
         secret=False,
-        meaning="Embedding provider.",
+        meaning="Embedding provider, or the name of a plug-in.",
     )
     assert docs["VECTIDE_LIMITS__BYTES_IN_FLIGHT"].default == "96MiB"
     assert {name for name, doc in docs.items() if doc.secret} == {

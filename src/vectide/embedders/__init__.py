@@ -1,8 +1,8 @@
 """Embedders: one module per provider, imported lazily by kind.
 
-Every module offers ``create(**settings)``, which returns its :class:`~vectide.ports.Embedder`. What all of
-them share is here: the check of what is sent (:func:`checked_texts`) and of what comes back
-(:func:`checked`, invariant 9).
+Every module offers ``create(**settings)``, which returns its :class:`~vectide.ports.Embedder`. Those of other
+packages are found by their entry points. What all of them share is here: the check of what is sent
+(:func:`checked_texts`) and of what comes back (:func:`checked`, invariant 9).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any, Final, cast
 
 import numpy as np
@@ -50,6 +51,9 @@ EXTRAS: Final[dict[str, str]] = {
     "wordllama": "wordllama",
 }
 
+#: Entry points of other packages: kind -> what makes the embedder.
+GROUP: Final = "vectide.embedders"
+
 #: Settings that only tune: an embedder that has no use for one is not troubled with it.
 _HINTS: Final = frozenset({"concurrency"})
 
@@ -60,9 +64,7 @@ def load(kind: str, **settings: Any) -> Embedder:
     A setting that is None counts as not given. Raises :class:`~vectide.ports.MissingExtra` when the SDK is
     not installed and :class:`~vectide.ports.StartupRefused` for an unknown kind or settings it cannot use.
     """
-    if kind not in KINDS:
-        raise StartupRefused(f"unknown embedder {kind!r}: choose one of {', '.join(sorted(KINDS))}")
-    create = _module(kind).create
+    create = _module(kind).create if kind in KINDS else _plugin(kind)
     given = {name: value for name, value in settings.items() if value is not None}
     known = inspect.signature(create).parameters
     unknown = sorted(given.keys() - known.keys() - _HINTS)
@@ -83,6 +85,17 @@ def _module(kind: str) -> Any:
             raise
         message = f'the embedder {kind!r} needs {exc.name!r}: pip install "vectide[{extra}]"'
         raise MissingExtra(message) from exc
+
+
+def _plugin(kind: str) -> Any:
+    found = next(iter(entry_points(group=GROUP, name=kind)), None)
+    if found is None:
+        raise StartupRefused(f"unknown embedder {kind!r}: choose one of {', '.join(sorted(KINDS))}")
+    try:
+        return found.load()
+    except Exception as exc:
+        message = f"the embedder {kind!r} ({found.value}) cannot be loaded: {type(exc).__name__}: {exc}"
+        raise StartupRefused(message) from exc
 
 
 def checked_texts(texts: Sequence[str]) -> list[str]:
