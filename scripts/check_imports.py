@@ -94,7 +94,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "pgvector": ("vectide.stores.pgvector",),
     "psycopg": ("vectide.stores.pgvector",),
     "certifi": ("vectide.stores.http_", "vectide.stores.qdrant"),
-    "httpx": ("vectide.embedders.cohere_", "vectide.stores.http_", "vectide.stores.qdrant"),
+    "httpx": ("vectide.embedders.bounded_http", "vectide.stores.http_", "vectide.stores.qdrant"),
     "pydantic": ("vectide.stores.qdrant",),
     "grpc": ("vectide.stores.milvus",),
     "pymilvus": ("vectide.stores.milvus",),

@@ -7,7 +7,7 @@ content (invariant 13). Where an original header has the same name, ours is the 
 
 A record that the broker finds too large becomes a pointer: its key (when short), an empty value, no original
 headers, and ``truncated`` (``true``), ``key_bytes`` and ``value_bytes`` besides the above. The empty value is
-no tombstone; a tombstone keeps its null.
+no tombstone; a tombstone keeps its null. Where even that is too large, its key is left out as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
@@ -175,12 +175,13 @@ class KafkaDeadLetters:
         operator (topic gone, not allowed, too large even as a pointer). Some letters may have been written;
         a repeat writes them again.
         """
-        too_large = self._deliver([self._whole(letter) for letter in letters], deadline)
-        if too_large:
-            pointers = [self._pointer(letters[index]) for index in too_large]
-            if self._deliver(pointers, deadline):
-                detail = f"{self.topic} takes not even a record's headers: raise its max.message.bytes"
-                raise AdapterError(Failure(Kind.OPERATOR, "msg_size_too_large", detail))
+        for form_of in (self._whole, self._pointer, self._bare_pointer):
+            too_large = self._deliver([form_of(letter) for letter in letters], deadline)
+            letters = [letters[index] for index in too_large]
+            if not letters:
+                return
+        detail = f"{self.topic} takes not even a record's headers: raise its max.message.bytes"
+        raise AdapterError(Failure(Kind.OPERATOR, "msg_size_too_large", detail))
 
     def _deliver(self, forms: Sequence[_Form], deadline: Deadline) -> Sequence[int]:
         """Send and wait for every report. Returns which were too large, raises for anything worse."""
@@ -359,6 +360,9 @@ class KafkaDeadLetters:
             _header("value_bytes", str(len(record.value or b""))),
         ]
         return _Form(record.key if short else None, b"", headers, record.timestamp_ms)
+
+    def _bare_pointer(self, letter: Letter) -> _Form:
+        return replace(self._pointer(letter), key=None)
 
     def _headers(self, letter: Letter) -> list[Header]:
         record: Record = letter.record

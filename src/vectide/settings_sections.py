@@ -198,7 +198,7 @@ class EmbedderSettings(Section):
     """What turns texts into vectors."""
 
     kind: Annotated[
-        Literal["openai", "azure", "cohere", "voyage", "onnx", "wordllama", "hashing"],
+        Literal["openai", "azure", "cohere", "voyage", "gemini", "onnx", "wordllama", "hashing"],
         BeforeValidator(_lower),
     ] = Field(description="Embedding provider.")
     model: str | None = Field(

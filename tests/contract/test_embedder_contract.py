@@ -16,7 +16,7 @@ from vectide.core.chunks import Chunking, chunks_of
 from vectide.core.failures import Kind
 from vectide.embedders import KINDS, checked, load
 from vectide.ports import AdapterError, Deadline, Embedder, StartupRefused
-from vectide.testing.embedding_apis import AZURE, COHERE, VOYAGE
+from vectide.testing.embedding_apis import AZURE, COHERE, GEMINI, VOYAGE
 from vectide.testing.embedding_server import EmbeddingServer
 
 #: A transformer as small as one can be.
@@ -71,6 +71,16 @@ def _cohere() -> Iterator[Embedder]:
 
 
 @contextmanager
+def _gemini() -> Iterator[Embedder]:
+    with EmbeddingServer(dimensions=48, max_text_tokens=100_000, max_items=100, api=GEMINI) as server:
+        embedder = load("gemini", model="stub", base_url=server.address, api_key="key")
+        try:
+            yield embedder
+        finally:
+            embedder.close()
+
+
+@contextmanager
 def _voyage() -> Iterator[Embedder]:
     with EmbeddingServer(dimensions=48, max_text_tokens=100_000, max_items=1000, api=VOYAGE) as server:
         embedder = load("voyage", model="stub", base_url=server.url, api_key="key")
@@ -93,6 +103,7 @@ def _azure() -> Iterator[Embedder]:
 MAKERS: dict[str, Callable[[], AbstractContextManager[Embedder]]] = {
     "azure": _azure,
     "cohere": _cohere,
+    "gemini": _gemini,
     "hashing": _hashing,
     "onnx": _onnx,
     "openai": _openai,

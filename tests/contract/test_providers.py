@@ -18,7 +18,7 @@ from vectide.embedders.hashing import expected_vector
 from vectide.ports import AdapterError, Deadline, Embedder, StartupRefused
 from vectide.settings import describe
 from vectide.settings import load as load_settings
-from vectide.testing.embedding_apis import AZURE, COHERE, VOYAGE, Api
+from vectide.testing.embedding_apis import AZURE, COHERE, GEMINI, VOYAGE, Api
 from vectide.testing.embedding_contract import QUERY_PROMPT
 from vectide.testing.embedding_server import Contract, EmbeddingServer, Fault
 
@@ -70,6 +70,15 @@ PROVIDERS = {
         "cohere/embed-v4.0/1536/search_document",
         1536,
         96,
+        indexed=False,
+        typed=True,
+    ),
+    "gemini": Provider(
+        GEMINI,
+        "gemini-embedding-001",
+        "gemini/gemini-embedding-001/3072/document",
+        3072,
+        100,
         indexed=False,
         typed=True,
     ),
@@ -302,6 +311,15 @@ WORDINGS = [
         Kind.THROTTLED,
         "rate_limited",
     ),
+    (
+        "gemini",
+        400,
+        "API key not valid. Please pass a valid API key.",
+        "INVALID_ARGUMENT",
+        Kind.OPERATOR,
+        "unauthorized",
+    ),
+    ("gemini", 404, "models/x is not found for API version v1beta", None, Kind.OPERATOR, "not_found"),
     ("cohere", 404, "model 'embed-v9' not found", None, Kind.OPERATOR, "not_found"),
     ("cohere", 498, "invalid token", None, Kind.OPERATOR, "unauthorized"),
 ]

@@ -199,10 +199,21 @@ def test_what_is_too_large_for_our_own_client_becomes_a_pointer(broker: BrokerPr
     adapter.close()
 
 
-def test_a_topic_too_small_even_for_pointers_is_for_an_operator(
+def test_a_pointer_that_is_too_large_itself_goes_without_its_key(
     broker: BrokerProcess, dead_letters: KafkaDeadLetters
 ) -> None:
     broker.push_errors(Api.PRODUCE, [KafkaError.MSG_SIZE_TOO_LARGE] * 2)
+    dead_letters.send([sized(b"k" * 10_000, b"v" * 1000)], soon())
+    (stored,) = read_topic(broker.bootstrap, dead_letters.topic)
+    headers = added(stored)
+    assert (stored.key, stored.value, headers["key_bytes"]) == (None, b"", "10000")
+    assert (headers["topic"], headers["partition"], headers["offset"]) == ("t", "0", "1")
+
+
+def test_a_topic_too_small_even_for_pointers_is_for_an_operator(
+    broker: BrokerProcess, dead_letters: KafkaDeadLetters
+) -> None:
+    broker.push_errors(Api.PRODUCE, [KafkaError.MSG_SIZE_TOO_LARGE] * 3)
     failure = failing(dead_letters, [letter()])
     assert (failure.kind, failure.cause) == (Kind.OPERATOR, "msg_size_too_large")
 

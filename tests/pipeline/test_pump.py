@@ -382,6 +382,22 @@ def test_a_point_that_the_store_refuses_does_not_fail_its_neighbours() -> None:
     assert tried[-1] == 1
 
 
+def test_a_text_that_always_fails_holds_up_the_others_of_the_only_batch_for_a_while() -> None:
+    """Invariant 10: it is condemned when there is enough beside it that succeeds, and not before."""
+    log = log_of(*(upsert(key, f"text {key}") for key in range(16)))
+    pump = Pump(log)
+    broken = Failure(Kind.TRANSIENT, "server_error")
+    pump.provider.fault = lambda texts: broken if "text 7" in texts else None
+    pump.until(lambda: len(pump.store.points()) == 15, "its neighbours")
+    pump.run_for(600)
+    assert pump.letters.letters == []
+    for key in range(100, 400):
+        log.append(upsert(key, f"text {key}"))
+        pump.run_for(5)
+    assert [letter.record.offset for letter in pump.letters.letters] == [7]
+    assert pump.letters.letters[0].cause == "server_error"
+
+
 def test_the_offset_of_a_poison_record_waits_for_the_dead_letter_topic() -> None:
     """Case 157, invariants 2 and 10: later records are written meanwhile."""
     pump = Pump(log_of(upsert(1, "lamp"), GARBAGE, upsert(2, "chair")))
@@ -416,7 +432,8 @@ def test_a_flood_of_poison_halts_its_table_alone_and_it_goes_on_when_cured() -> 
     pump.until(lambda: pump.committed(PEOPLE) == 20, "the other table")
     pump.run_for(30)
     sent = {letter.record.offset for letter in pump.letters.letters}
-    assert len(sent) <= 5
+    assert len(sent) == 5
+    assert pump.settled("dead_lettered") == pump.committed() == 5
     assert FIRST in pump.source.paused
     assert pump.stream.intake.budget.held_records == 0
     log.append(*(upsert(key, f"person {key}") for key in range(20, 40)), to=PEOPLE)
@@ -431,9 +448,26 @@ def test_a_flood_of_poison_halts_its_table_alone_and_it_goes_on_when_cured() -> 
 
 def test_a_flood_that_goes_on_sends_only_a_few_letters_at_each_probe() -> None:
     pump = Pump(log_of(*[GARBAGE] * 1000), breaker=BreakerLimits(in_a_row=5), halt_probe_s=60.0)
+    """All that it lets pass are sent and counted: so it is worked off, slowly."""
     pump.run_for(600)
-    assert len(pump.letters.letters) <= 5 + 10 * 3
+    assert len(pump.letters.letters) in range(5 + 8 * 3, 5 + 10 * 3 + 1)
+    assert pump.settled("dead_lettered") == len(pump.letters.letters)
     assert pump.stream.status.state is State.HALTED
+
+
+def test_a_flood_whose_letters_cannot_be_sent_halts_its_table_when_they_can() -> None:
+    """Case 157: until then nothing of them counts as done."""
+    pump = Pump(log_of(*[GARBAGE] * 20), breaker=BreakerLimits(in_a_row=5), halt_probe_s=60.0)
+    pump.letters.fault = TIMEOUT
+    pump.run_for(60)
+    assert (pump.committed(), pump.settled("dead_lettered"), pump.stream.status.state) == (
+        0,
+        0,
+        State.WAITING,
+    )
+    pump.letters.fault = None
+    pump.until(lambda: pump.stream.status.state is State.HALTED, "the halt")
+    assert pump.settled("dead_lettered") == len(pump.letters.letters) == 5
 
 
 # --- the environment fails ------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from tests.simulation.scenario import (
     TABLES,
     Scenario,
 )
-from tests.simulation.world import SOON, World, vector_of
+from tests.simulation.world import OTHER_SPACE, SOON, SPACE, World, space_of, vector_of
 
 from vectide.core import signals
 from vectide.core.completion import completed
@@ -84,7 +84,8 @@ class Watch:
         self._gone: set[Place] = set()
         #: The last change of each row and partition that settled while the row had a point.
         self._newest: dict[tuple[Row, int], Position] = {}
-        world.provider.watch = self._texts_sent
+        world.provider.watch = lambda texts: self._texts_sent(texts, SPACE)
+        world.other_provider.watch = lambda texts: self._texts_sent(texts, OTHER_SPACE)
         world.store.watch = self._row_written
         world.store.changed = self._row_changed
         self._histories: dict[Row, History] = {}
@@ -353,7 +354,10 @@ class Watch:
 
     # --- invariants 5 and 7 -----------------------------------------------------------------------------
 
-    def _texts_sent(self, texts: Sequence[str]) -> None:
+    def _space_of(self, row: Row) -> str:
+        return space_of(self._scenario, row.table)
+
+    def _texts_sent(self, texts: Sequence[str], space: str) -> None:
         actor = self._actor
         if actor not in self._processes or actor is None:
             return  # it is gone, and its request still on the way
@@ -361,7 +365,7 @@ class Watch:
         require(len(texts) == len(set(texts)), f"one text twice in a call: {texts}")
         for text in texts:
             require(bool(text.strip()), "invariant 5: a blank text was sent")
-            waiting = under_way.get(text_hash(text), ())
+            waiting = [one for one in under_way.get(text_hash(text), ()) if self._space_of(one[0]) == space]
             news = not waiting or any(
                 row in self._visited or not self._is_owned(actor, row) or self._is_news(row, mine, text)
                 for row, mine in waiting
@@ -410,7 +414,7 @@ class Watch:
                 self._check_row(row, history, dead, held)
                 self._check_dead(row, history, dead)
             for point in held:
-                _check_vector(point)
+                _check_vector(point, self._space_of(point.row))
         self._check_made_up_for(histories, dead)
         require(not points, f"invariant 14: points of unknown rows: {sorted(map(str, points))}")
         for place in dead:
@@ -578,10 +582,10 @@ def _is_open(topic: str, change: Change | None, before: Leaves) -> bool:
     return moved and TABLES[topic].matches_where(change.columns) is None
 
 
-def _check_vector(point: Stored) -> None:
+def _check_vector(point: Stored, space: str) -> None:
     assert point.text is not None
     assert point.vector is not None
-    right = np.array_equal(point.vector, vector_of(point.text))
+    right = np.array_equal(point.vector, vector_of(point.text, space))
     require(right, f"invariant 9: {point.row} has the vector of another text")
     require("unavailable" not in point.text, "invariant 5: a placeholder was stored")
 

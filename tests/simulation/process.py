@@ -10,7 +10,7 @@ from tests.routes import shared_route
 from tests.simulation.broker import SimCodec
 from tests.simulation.clock import SimExecutor
 from tests.simulation.group import SimSource
-from tests.simulation.scenario import NO_LIMIT, TABLES, Scenario
+from tests.simulation.scenario import APART, NO_LIMIT, TABLES, Scenario
 from tests.simulation.world import SimLog, SimTelemetry, World
 
 from vectide.core.batcher import BatchLimits
@@ -90,7 +90,15 @@ def routes_of(scenario: Scenario, world: World) -> Routes:
     provider = Provider("models", world.provider, limits)
     target = Target("store", world.store, limits, limits)
     reader = None if scenario.ahead_s is None else world.reader
-    return shared_route(TABLES.values(), provider, target, reader)
+    if not scenario.apart:
+        return shared_route(TABLES.values(), provider, target, reader)
+    other = Provider("other models", world.other_provider, limits)
+    here, elsewhere = (
+        Target("here", world.here, limits, limits),
+        Target("elsewhere", world.elsewhere, limits, limits),
+    )
+    usual = shared_route(TABLES.values(), provider, here, reader)
+    return {**usual, **shared_route(APART, other, elsewhere, reader)}
 
 
 def limits_of(scenario: Scenario) -> BatchLimits:

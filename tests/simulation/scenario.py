@@ -66,6 +66,8 @@ DOCS = TableMapping(
     where=SHOWN,
 )
 NOTES = replace(DOCS, table="notes", source="shop.public.notes", collection="notes")
+#: The tables that have a provider and a store of their own, where the tables go apart.
+APART = (USERS, NOTES)
 TABLES = {mapping.source: mapping for mapping in (PRODUCTS, USERS, DOCS, NOTES)}
 PARTITIONS = {PRODUCTS.source: 2, USERS.source: 1, DOCS.source: 2, NOTES.source: 1}
 
@@ -135,6 +137,8 @@ class Scenario:
     eager: bool = False
     #: The offset at which the logs begin: what was before is gone, or was never committed.
     first: int = 0
+    #: Whether some tables have a provider and a store of their own.
+    apart: bool = False
 
     @property
     def is_calm(self) -> bool:
@@ -180,7 +184,7 @@ class Scenario:
                     for name in (
                         *settings,
                         *("dead_in_a_row", "commits_lost", "per_schema", "luck", "ahead_s", "refused"),
-                        *("replicas", "eager", "first"),
+                        *("replicas", "eager", "first", "apart"),
                     )
                 ),
             ]
@@ -457,6 +461,9 @@ FAULTS = {
     "throttle": 2,
     "store_down": 2,
     "people_down": 2,
+    "elsewhere_down": 1,
+    "other_provider_down": 1,
+    "other_provider_refuses": 1,
     "store_refuses": 1,
     "vanish": 2,
     "dlq_down": 2,
@@ -510,6 +517,7 @@ def draw(seed: int) -> Scenario:
         replicas=rng.choice((1, 1, 2, 3)),
         eager=rng.random() < 0.3,
         first=rng.choice((0, 0, 5)),
+        apart=rng.random() < 0.3,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from tests.simulation.clock import START_S, SimClock
 from tests.simulation.group import SimGroup
 from tests.simulation.scenario import (
     ABRUPT,
+    APART,
     POISON_CHUNK,
     POISON_PRICE,
     POISON_TEXT,
@@ -24,6 +25,7 @@ from tests.simulation.scenario import (
 )
 
 from vectide.core.failures import Failure, Kind
+from vectide.core.mapping import TableMapping
 from vectide.core.model import Columns, Row, Stamp, Truncated, text_hash
 from vectide.core.signals import Metric
 from vectide.embedders import checked
@@ -54,6 +56,8 @@ DIMENSIONS = 4
 #: Points on a page of a scan, so that a purge takes several.
 SCAN_POINTS = 2
 SPACE = "sim/4"
+#: Of the provider that some tables have to themselves.
+OTHER_SPACE = "other/4"
 _BAD_VALUE = Failure(Kind.REFUSED, "bad_value")
 #: For calls on the memory store that cannot take time.
 SOON = Deadline(SimClock(), 9e9)
@@ -62,11 +66,11 @@ SOON = Deadline(SimClock(), 9e9)
 class SimProvider:
     """Embeds a text as a vector that only this text has."""
 
-    space = SPACE
     dimensions = DIMENSIONS
     limits = EmbedderLimits(max_items=64)
 
-    def __init__(self, rng: random.Random, error_rate: float) -> None:
+    def __init__(self, rng: random.Random, error_rate: float, space: str = SPACE) -> None:
+        self.space = space
         self._rng = rng
         self._error_rate = error_rate
         self.down = False
@@ -90,13 +94,13 @@ class SimProvider:
         if any(POISON_TEXT in text for text in texts):
             raise AdapterError(Failure(Kind.REFUSED, "bad_request"))
         self.watch(texts)
-        vectors = np.stack([vector_of(text) for text in texts])
+        vectors = np.stack([vector_of(text, self.space) for text in texts])
         if flaky:
             vectors = self._rng.choice(_SPOILT)(vectors)
         return checked(vectors, len(texts), DIMENSIONS)
 
     def embed_query(self, text: str, deadline: Deadline) -> Vector:
-        return vector_of(text)
+        return vector_of(text, self.space)
 
     def prepare(self, deadline: Deadline) -> None:
         pass
@@ -115,10 +119,15 @@ _SPOILT: Sequence[Callable[[Matrix], Any]] = (
 )
 
 
-def vector_of(text: str) -> Vector:
+def vector_of(text: str, space: str) -> Vector:
     """The only right vector of ``text``."""
-    digest = text_hash(text)
+    digest = text_hash(text if space == SPACE else f"{space} {text}")
     return np.array([int(digest[at : at + 4], 16) + 1 for at in range(0, 16, 4)], dtype=np.float32)
+
+
+def space_of(scenario: Scenario, table: str) -> str:
+    """Of the provider that the table's texts go to."""
+    return OTHER_SPACE if scenario.apart and any(table == mapping.table for mapping in APART) else SPACE
 
 
 class SimStore:
@@ -142,7 +151,9 @@ class SimStore:
         #: Told of every row that has changed, as soon as others could see it.
         self.changed: Callable[[str, Row], None] = lambda collection, row: None
         for mapping in TABLES.values():
-            self.inner.prepare(CollectionSpec(mapping.collection, DIMENSIONS, SPACE), SOON)
+            self.inner.prepare(
+                CollectionSpec(mapping.collection, DIMENSIONS, space_of(scenario, mapping.table)), SOON
+            )
 
     @property
     def capabilities(self) -> Capabilities:
@@ -221,6 +232,46 @@ class SimStore:
             ids = tuple(point.id for point in self.inner.of_row(collection, row))
             self.inner.write(collection, [Remove(row, ids)], SOON)
             self.vanished.add(row)
+
+
+class SimShelf:
+    """The part of the store that is a store of its own, for these tables alone: it can fail by itself."""
+
+    def __init__(self, store: SimStore, tables: Iterable[TableMapping]) -> None:
+        self._store = store
+        self._collections = {mapping.collection for mapping in tables}
+        self.down = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._store.capabilities
+
+    def prepare(self, spec: CollectionSpec, deadline: Deadline) -> None:
+        self._store.prepare(spec, deadline)
+
+    def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
+        self._check(collection)
+        return self._store.write(collection, writes, deadline)
+
+    def stamps(
+        self, collection: str, rows: Sequence[Row], deadline: Deadline, *, values: bool = False
+    ) -> Sequence[Stamp | None]:
+        self._check(collection)
+        return self._store.stamps(collection, rows, deadline, values=values)
+
+    def scan(
+        self, collection: str, cursor: str | None, limit: int, deadline: Deadline, *, vectors: bool = False
+    ) -> tuple[Sequence[Stored], str | None]:
+        self._check(collection)
+        return self._store.scan(collection, cursor, limit, deadline, vectors=vectors)
+
+    def close(self) -> None:
+        pass
+
+    def _check(self, collection: str) -> None:
+        assert collection in self._collections, f"{collection} is in another store"
+        if self.down:
+            raise AdapterError(Failure(Kind.TRANSIENT, "connection"))
 
 
 def _parts(write: Write) -> Sequence[Write]:
@@ -333,7 +384,11 @@ class World:
         self.broker = SimBroker(self.clock, scenario.events, scenario.per_schema, scenario.first)
         self.group = SimGroup(self.clock, self.broker, rng, scenario)
         self.provider = SimProvider(rng, scenario.error_rate)
+        self.other_provider = SimProvider(rng, scenario.error_rate, OTHER_SPACE)
         self.store = SimStore(rng, scenario)
+        #: Two stores with some of the tables each, where the tables go apart.
+        self.here = SimShelf(self.store, [one for one in TABLES.values() if one not in APART])
+        self.elsewhere = SimShelf(self.store, APART)
         self.letters = SimDeadLetters(self.broker, rng, scenario.error_rate)
         self.reader = SimReader(self.clock, rng, scenario)
         self.registry = SimRegistry(rng, scenario.error_rate)
@@ -366,6 +421,9 @@ def _set(world: World, what: str, on: bool) -> None:
         "throttle": (world.provider, "throttled"),
         "store_down": (world.store, "down"),
         "people_down": (world.store, "people_down"),
+        "elsewhere_down": (world.elsewhere, "down"),
+        "other_provider_down": (world.other_provider, "down"),
+        "other_provider_refuses": (world.other_provider, "refuses"),
         "store_refuses": (world.store, "refuses"),
         "vanish": (world.store, "vanishing"),
         "dlq_down": (world.letters, "down"),

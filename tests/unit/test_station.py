@@ -7,7 +7,7 @@ from math import ceil, log2
 import pytest
 
 from vectide.core.batcher import BatchLimits
-from vectide.core.failures import DeadLetter, Failure, Halt, Kind, Split, Wait
+from vectide.core.failures import DeadLetter, Failure, Halt, Kind, Split, Wait, backoff_s
 from vectide.core.station import CLOSE_AFTER, GROW_AFTER, OK, Condition, Station, Unit
 
 DOWN = Failure(Kind.TRANSIENT, "server_error")
@@ -38,6 +38,32 @@ def depart_all(one: Station[int], now_s: float) -> list[Unit[int]]:
     while (unit := one.depart(now_s)) is not None:
         units.append(unit)
     return units
+
+
+# --- tried often ----------------------------------------------------------------------------------------
+
+
+def test_a_batch_that_was_tried_often_waits_in_halves() -> None:
+    one = station(range(4), batch=4, luck=0.999)
+    now_s, sizes = 0.0, []
+    for _ in range(12):
+        unit = departed(one, now_s)
+        sizes.append(len(unit.items))
+        assert one.failed(unit, DOWN, now_s) == Wait(backoff_s(unit.attempt - 1, one.policy))
+        due_s = one.due_s()
+        assert due_s is not None
+        assert due_s > now_s + 0.1  # it waits no less for that
+        now_s = due_s
+    assert sizes[:5] == [4] * 5
+    assert sorted(sizes[5:]) == [1] * 5 + [2] * 2
+    assert one.queued == 4
+
+
+def test_what_a_peer_asks_to_wait_for_stays_together() -> None:
+    one = station(range(4), batch=4)
+    for at in range(20):
+        one.failed(departed(one, at * 1000.0), slow_down(1), at * 1000.0)
+    assert len(departed(one, 99_999.0).items) == 4
 
 
 # --- slots and queue ------------------------------------------------------------------------------------

@@ -73,7 +73,9 @@ class FailurePolicy:
     """Numbers of the policy; times in seconds.
 
     A *strike* is a failure of one batch between clear successes of others: only strikes can make a failing
-    call count as the batch's own fault, so that an outage never condemns a record (invariant 10).
+    call count as the batch's own fault, so that an outage never condemns a record (invariant 10). Where
+    nothing else succeeds there are none. So after ``split_after_attempts`` a batch waits in halves: that
+    condemns nothing, but halves without a culprit go free.
     """
 
     backoff_first_s: float = 0.25
@@ -81,6 +83,7 @@ class FailurePolicy:
     retry_after_max_s: float = 3600.0
     probe_s: float = 30.0
     split_after_strikes: int = 2
+    split_after_attempts: int = 5
     poison_after_strikes: int = 6
     invalid_after_strikes: int = 2
 

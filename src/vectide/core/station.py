@@ -22,6 +22,7 @@ from vectide.core.failures import (
     Reaction,
     Split,
     Wait,
+    backoff_s,
     decide,
 )
 from vectide.core.pace import Pace
@@ -34,6 +35,8 @@ CLOSE_AFTER = 3
 STRIKE_SUCCESSES = 3
 #: ... and at least this many of them for each that failed.
 STRIKE_RATIO = 4
+#: What may be the fault of one member, although the whole call failed.
+_SPLIT_IN_TIME = frozenset({Kind.TRANSIENT, Kind.INVALID})
 #: Full batches that succeed before larger ones are tried again, after one was too large.
 GROW_AFTER = 100
 
@@ -91,6 +94,9 @@ class Station(Generic[T]):
     _failed_in_a_row: int = 0
     _closed_until_s: float = 0.0
     _probing: bool = False
+    #: Whether the last unit that departed had failed before; and probes that failed in a row.
+    _tried_again: bool = False
+    _failed_probes: int = 0
     _gate: int = 0
     _condition: Condition = OK
     _window: float = field(init=False)
@@ -144,13 +150,12 @@ class Station(Generic[T]):
             return None
         if self._probing and self.in_flight:
             return None
-        unit = self._due_retry(now_s)
+        # What fails by itself must not be all that is ever tried.
+        unit = self._fresh(now_s, flush) if self._probing and self._tried_again else None
+        unit = unit or self._due_retry(now_s) or self._fresh(now_s, flush)
         if unit is None:
-            full = self._batcher.is_full
-            items = self._batcher.take(now_s, flush=flush)
-            if not items:
-                return None
-            unit = Unit(items, full=full)
+            return None
+        self._tried_again = unit.attempt > 0
         unit.gate = self._gate
         self.in_flight.append(unit)
         return unit
@@ -190,6 +195,7 @@ class Station(Generic[T]):
             self._window = min(self.concurrency, self._window + 1 / self._window)
         self._failed_in_a_row = 0
         self._probing = False
+        self._failed_probes = 0
         self._closed_until_s = 0.0
         self._condition = OK
 
@@ -248,6 +254,11 @@ class Station(Generic[T]):
                 self.limits if items >= self.limits.items else replace(self.limits, items=items)
             )
 
+    def _fresh(self, now_s: float, flush: bool) -> Unit[T] | None:
+        full = self._batcher.is_full
+        items = self._batcher.take(now_s, flush=flush)
+        return Unit(items, full=full) if items else None
+
     def _due_retry(self, now_s: float) -> Unit[T] | None:
         for index, unit in enumerate(self._retries):
             if unit.due_s <= now_s:
@@ -268,11 +279,22 @@ class Station(Generic[T]):
         asked = failure.retry_after_s or 0.0
         unit.attempt += 1
         unit.due_s = now_s + max(jittered, min(asked, self.policy.retry_after_max_s))
-        self._retries.append(unit)
+        self._retries += self._in_halves(unit) if failure.kind in _SPLIT_IN_TIME else [unit]
         self._failed_in_a_row += 1
         if throttled or self._failed_in_a_row >= CLOSE_AFTER or self._probing:
             self._condition = Condition("waiting", failure.cause)
-            self._close(unit.due_s)
+            # Where another unit was tried in between, its first pause is no measure.
+            self._failed_probes += self._probing and unit.gate == self._gate
+            pause_s = backoff_s(self._failed_probes, self.policy) * (0.5 + 0.5 * self.random())
+            self._close(unit.due_s if throttled else max(unit.due_s, now_s + pause_s))
+
+    def _in_halves(self, unit: Unit[T]) -> list[Unit[T]]:
+        """The unit, in halves if it has been tried often. They wait as it would."""
+        middle = len(unit.items) // 2
+        if not middle or unit.attempt < self.policy.split_after_attempts:
+            return [unit]
+        parts = (unit.items[:middle], unit.items[middle:])
+        return [replace(unit, items=part, strikes=max(0, unit.strikes - 1), full=False) for part in parts]
 
     def _close(self, until_s: float) -> None:
         # Calls that were in flight when the first one failed report after it: they may prolong the

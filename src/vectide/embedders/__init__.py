@@ -31,6 +31,7 @@ from vectide.ports import (
 KINDS: Final[dict[str, str]] = {
     "azure": "vectide.embedders.openai_azure",
     "cohere": "vectide.embedders.cohere_embed",
+    "gemini": "vectide.embedders.gemini_embed",
     "hashing": "vectide.embedders.hashing",
     "onnx": "vectide.embedders.onnx_model",
     "openai": "vectide.embedders.openai_compatible",
@@ -42,6 +43,7 @@ KINDS: Final[dict[str, str]] = {
 EXTRAS: Final[dict[str, str]] = {
     "azure": "azure",
     "cohere": "cohere",
+    "gemini": "gemini",
     "onnx": "onnx",
     "openai": "openai",
     "voyage": "voyage",

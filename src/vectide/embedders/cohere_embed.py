@@ -16,8 +16,8 @@ import cohere
 
 from vectide.core.failures import Failure, Kind
 from vectide.embedders.api import Answered, ApiEmbedder
+from vectide.embedders.bounded_http import BoundedClient
 from vectide.embedders.cohere_failures import ERRORS, failure_of
-from vectide.embedders.cohere_http import BoundedClient
 from vectide.embedders.http_answers import most_bytes, vector_of
 from vectide.embedders.start import quiet, usable_key, usable_url
 from vectide.embedders.tokens import Model

@@ -40,7 +40,8 @@ _KEY_WORDS: Final = re.compile(r"(api key not valid|invalid api key|incorrect ap
 #: Voyage's, of a model that it does not have.
 _MODEL_WORDS: Final = re.compile(r"model \S{1,64} is not supported\. supported models are", re.IGNORECASE)
 _SIZE_WORDS: Final = re.compile(
-    r"(tokens per (request|submitted batch)|batch size|array too long|in one batch|payload too large"
+    r"(tokens per (request|submitted batch)|batch size|array too long|in one batch"
+    r"|payload (too large|size exceeds)"
     r"|too many (inputs|items|texts|tokens per|tokens in batch)|number of texts"
     r"|at most \d+ (inputs|items|texts|requests))",
     re.IGNORECASE,

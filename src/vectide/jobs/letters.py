@@ -1,7 +1,12 @@
-"""Dead letters: confirmed by the broker before the offset moves; a flood halts its table instead."""
+"""Dead letters: confirmed by the broker before the offset moves; a flood halts its table instead.
+
+What the breaker let pass is sent and counted before the table halts: who looks into the halt finds those
+letters, and even where all records are poison each try gets on.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -36,13 +41,17 @@ class Letters:
         self._settle = settle
         self._may_send = may_send
         self._halt = halt
+        #: Letters on their way, by table; and why tables halt as soon as they have none.
+        self._under_way: Counter[str] = Counter()
+        self._floods: dict[str, str] = {}
 
     def add(self, lane: Lane, record: Record, verdict: Verdict) -> None:
         """The record can never succeed."""
         if not lane.held:
             return
         if not lane.is_replay and not self._may_send(lane.table):
-            self._halt(lane.table, f"too many dead letters ({verdict.cause})")
+            self._floods[lane.table] = f"too many dead letters ({verdict.cause})"
+            self._halt_flooded(lane.table)
             return
         self._parts.log.warning(
             "dead_letter",
@@ -53,6 +62,7 @@ class Letters:
             detail=verdict.detail,
         )
         lane.busy += 1
+        self._under_way[lane.table] += 1
         attempts = verdict.attempts + (lane.tried or 0)
         letter = Letter(record, verdict.cause, verdict.stage, verdict.detail, lane.table, attempts, lane.log)
         self.station.add(LetterItem(lane, letter), record.size_bytes, self._caller.now())
@@ -70,8 +80,10 @@ class Letters:
         def succeed(_: None) -> None:
             self.station.succeeded(unit)
             for item in items:
-                item.lane.busy -= 1
+                self._left(item)
                 self._settle(item.lane, item.letter.record, "dead_lettered", item.letter.cause)
+            for table in {item.lane.table: None for item in items}:
+                self._halt_flooded(table)
 
         def fail(failure: Failure) -> None:
             # A dead letter is never given up: losing it would lose the record.
@@ -84,4 +96,12 @@ class Letters:
     def sweep(self) -> None:
         """Forget the letters of lanes that are gone: the new owner will meet the same records."""
         for item in self.station.sweep(lambda item: item.lane.held):
-            item.lane.busy -= 1
+            self._left(item)
+
+    def _left(self, item: LetterItem) -> None:
+        item.lane.busy -= 1
+        self._under_way[item.lane.table] -= 1
+
+    def _halt_flooded(self, table: str) -> None:
+        if table in self._floods and not self._under_way[table]:
+            self._halt(table, self._floods.pop(table))

@@ -7,6 +7,8 @@ providers publish:
 - Azure: Microsoft's reference of the data plane, *Embeddings_Create*.
 - Cohere: docs.cohere.com/reference/embed (version 2) and docs.cohere.com/reference/errors.
 - Voyage: docs.voyageai.com/reference/embeddings-api; errors as its users quote them.
+- Gemini: ai.google.dev/api/embeddings (batchEmbedContents), /api/tokens (countTokens) and /api/models, and
+  what google-genai 3.4 sends; errors as its users quote them.
 """
 
 from __future__ import annotations
@@ -76,6 +78,10 @@ class Api:
         if path != "/v1/embeddings":
             return None
         return self._call(msgspec.json.decode(body, type=_OpenAIBody), _bearer(headers))
+
+    def aside(self, path: str, body: bytes, max_text_tokens: int) -> dict[str, Any] | None:
+        """The answer to a question that is not for vectors; None where the API has no such path."""
+        return None
 
     def error(self, message: str, *, code: str | None, type_: str) -> dict[str, Any]:
         """The body of an error answer."""
@@ -240,7 +246,97 @@ class Voyage(Api):
         return {"object": "list", "data": items, "model": call.model, "usage": {"total_tokens": tokens}}
 
 
+class _GeminiPart(msgspec.Struct, forbid_unknown_fields=True):
+    text: str
+
+
+class _GeminiContent(msgspec.Struct, forbid_unknown_fields=True):
+    parts: list[_GeminiPart]
+    role: str | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts)
+
+
+class _GeminiRequest(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    model: str
+    content: _GeminiContent
+    task_type: Literal["RETRIEVAL_QUERY", "RETRIEVAL_DOCUMENT", "SEMANTIC_SIMILARITY"] | None = None
+    title: str | None = None
+    output_dimensionality: int | None = None
+
+
+class _GeminiBody(msgspec.Struct, forbid_unknown_fields=True):
+    requests: list[_GeminiRequest]
+
+
+class _GeminiCount(msgspec.Struct, forbid_unknown_fields=True):
+    contents: list[_GeminiContent]
+
+
+class Gemini(Api):
+    """Gemini's developer API. Answers have no indexes; a text that is too long is cut off in silence."""
+
+    objections: ClassVar[Mapping[Objection, tuple[int, str, str | None, str]]] = {
+        "key": (400, "API key not valid. Please pass a valid API key.", "INVALID_ARGUMENT", ""),
+        "model": (404, "models/x is not found for API version v1beta.", "NOT_FOUND", ""),
+        "blank": (400, "* EmbedContentRequest.content contains an empty Part.", "INVALID_ARGUMENT", ""),
+        "items": (
+            400,
+            "* BatchEmbedContentsRequest.requests: at most {limit} requests can be in one batch",
+            "INVALID_ARGUMENT",
+            "",
+        ),
+        "text": (400, "never said", None, ""),
+        "tokens": (400, "Request payload size exceeds the limit: {limit} bytes.", "INVALID_ARGUMENT", ""),
+    }
+
+    _PATH: Final = re.compile(r"/v1beta/models/([^/:]+)(?::(\w+))?")
+    #: A model that is told in the text what it is for.
+    _PROMPTED: Final = "gemini-embedding-2"
+    _QUERY: Final = "task: search result | query: "
+    _DOCUMENT: Final = "title: none | text: "
+
+    def call(self, path: str, headers: Mapping[str, str], body: bytes) -> Call | None:
+        found = self._PATH.fullmatch(path)
+        if not found or found[2] != "batchEmbedContents":
+            return None
+        requests = msgspec.json.decode(body, type=_GeminiBody).requests
+        model = unquote(found[1])
+        if any(request.model != f"models/{model}" for request in requests):
+            raise msgspec.ValidationError("BatchEmbedContentsRequest.requests: model must match")
+        texts = [request.content.text for request in requests]
+        query = any(request.task_type == "RETRIEVAL_QUERY" for request in requests)
+        if model.startswith(self._PROMPTED):
+            if any(request.task_type for request in requests):
+                raise msgspec.ValidationError("the model takes no task type")
+            query = any(text.startswith(self._QUERY) for text in texts)
+            texts = [text.removeprefix(self._QUERY).removeprefix(self._DOCUMENT) for text in texts]
+        size = requests[0].output_dimensionality if requests else None
+        return Call(model, texts, headers.get("x-goog-api-key"), size, query=query, truncates=True)
+
+    def aside(self, path: str, body: bytes, max_text_tokens: int) -> dict[str, Any] | None:
+        found = self._PATH.fullmatch(path)
+        if found and found[2] is None:
+            return {"name": f"models/{found[1]}", "inputTokenLimit": max_text_tokens}
+        if found and found[2] == "countTokens":
+            contents = msgspec.json.decode(body, type=_GeminiCount).contents
+            return {"totalTokens": sum(-(-len(content.text.encode()) // 4) for content in contents)}
+        return None
+
+    def error(self, message: str, *, code: str | None, type_: str) -> dict[str, Any]:
+        return {"error": {"code": 400, "message": message, "status": code or "UNKNOWN"}}
+
+    def reply(self, call: Call, items: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
+        return {
+            "embeddings": [{"values": item["embedding"]} for item in items],
+            "usageMetadata": {"promptTokenCount": tokens},
+        }
+
+
 OPENAI: Final = Api()
 AZURE: Final = Azure()
 COHERE: Final = Cohere()
+GEMINI: Final = Gemini()
 VOYAGE: Final = Voyage()

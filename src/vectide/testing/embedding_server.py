@@ -242,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path != "/stats":
-            return self._refuse(404, "no such path")
+            return self._aside(b"")
         self._send(Answer(200, json.dumps(self.server.owner.counts.as_json()).encode()))
 
     def do_POST(self) -> None:
@@ -253,11 +253,18 @@ class _Handler(BaseHTTPRequestHandler):
                 owner.control(body)
                 return self._send(Answer(200, b"{}"))
             call = owner.contract.api.call(self.path, cast(Mapping[str, str], self.headers), body)
+            if call is None:
+                return self._aside(body)
         except msgspec.MsgspecError as exc:
             return self._refuse(400, str(exc))
-        if call is None:
-            return self._refuse(404, "no such path")
         self._embeddings(call)
+
+    def _aside(self, body: bytes) -> None:
+        contract = self.server.owner.contract
+        found = contract.api.aside(self.path, body, contract.max_text_tokens)
+        if found is None:
+            return self._refuse(404, "no such path")
+        self._send(Answer(200, json.dumps(found).encode()))
 
     def _refuse(self, status: int, message: str) -> None:
         self._send(refused(self.server.owner.contract, status, message))

@@ -1,7 +1,7 @@
-"""The HTTP client under Cohere's SDK: an answer is read within its call's deadline, and within bounds.
+"""An HTTP client that reads an answer within its call's deadline, and within bounds; what its errors mean.
 
-The SDK knows one time limit for each wait, none for a call; the deadline therefore travels beside it, in the
-thread that calls.
+Of itself it knows one time limit for each wait, none for a call, and neither does an SDK that calls it; the
+deadline therefore travels beside it, in the thread that calls.
 """
 
 from __future__ import annotations
@@ -13,11 +13,37 @@ from typing import Any, Final
 
 import httpx
 
+from vectide.core.failures import Failure, Kind
 from vectide.embedders.http_answers import CONNECT_S, KEEPALIVE_S, read
 from vectide.ports import Deadline
 
 #: Of a body that has been decoded and is there as a whole.
 _DONE_WITH: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+
+
+#: Its exceptions, which have no HTTP status; most special first.
+_BY_CLASS: Final[tuple[tuple[type[Exception], Kind, str], ...]] = (
+    (httpx.TimeoutException, Kind.TRANSIENT, "timeout"),
+    (httpx.UnsupportedProtocol, Kind.OPERATOR, "bad_url"),
+    (httpx.TooManyRedirects, Kind.OPERATOR, "bad_url"),
+    (httpx.InvalidURL, Kind.OPERATOR, "bad_url"),
+    (httpx.HTTPError, Kind.TRANSIENT, "connection"),
+    (httpx.StreamError, Kind.TRANSIENT, "connection"),
+    (httpx.CookieConflict, Kind.TRANSIENT, "connection"),
+    (OSError, Kind.TRANSIENT, "connection"),
+)
+
+#: What a call can raise.
+HTTP_ERRORS: Final = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, httpx.CookieConflict, OSError)
+
+
+def failure_of_http(exc: Exception) -> Failure:
+    """The failure that ``exc`` stands for. An exception that nothing here knows is transient
+    ``unexpected``: it is retried, never blamed on a record."""
+    for known, kind, cause in _BY_CLASS:
+        if isinstance(exc, known):
+            return Failure(kind, cause, type(exc).__name__)
+    return Failure(Kind.TRANSIENT, "unexpected", type(exc).__name__)
 
 
 class BoundedClient(httpx.Client):
