@@ -9,6 +9,7 @@ from typing import Any
 from tests.simulation.broker import SimCodec
 from tests.simulation.clock import SimExecutor
 from tests.simulation.group import SimSource
+from tests.simulation.replaying import SimDesk
 from tests.simulation.scenario import NO_LIMIT, TABLES, Scenario
 from tests.simulation.world import SimLog, SimTelemetry, World
 
@@ -73,6 +74,7 @@ class Process:
             None if scenario.ahead_s is None else world.reader,
             world.registry,
             codec.learn,
+            SimDesk(world.replays),
         )
         self.stream = Stream(parts, policy_of(scenario, dead_in_a_row))
 
