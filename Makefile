@@ -22,8 +22,8 @@ setup: ## make .venv with everything needed (the other verbs do it by themselves
 	@scripts/setup.sh $(or $(firstword $(MAKECMDGOALS)),setup)
 
 .PHONY: demo
-demo: setup ## see it work: broker, PostgreSQL, model and events are embedded; nothing is left behind
-	@$(BIN)/vectide demo $(ARGS)
+demo: setup ## see it work: broker, store, model and events are embedded; nothing is left behind (STORE=qdrant and others)
+	@$(BIN)/vectide demo $(if $(STORE),--store $(STORE)) $(ARGS)
 
 .PHONY: test
 test: setup ## unit, contract, pipeline and simulation tests (ARGS= goes to pytest)

@@ -21,23 +21,22 @@ _TYPER_KIND: Final = re.compile(r"<(?:list\[)?(\w+)[^>]*>")
 def cli_page(notice: str) -> str:
     """Every command with its arguments and options."""
     root: Any = typer.main.get_command(cli.app)
-    commands = list(_commands(root, PROGRAM))
+    found = list(commands(root, PROGRAM))
     lines = [notice, "# Command line", "", _text(root.help), "", _text(root.epilog), ""]
     lines += ["| command | what it does |", "| --- | --- |"]
-    lines += [
-        f"| [`{path}`](#{path.replace(' ', '-')}) | {_summary(command)} |" for path, command in commands
-    ]
-    for path, command in commands:
+    lines += [f"| [`{path}`](#{path.replace(' ', '-')}) | {_summary(command)} |" for path, command in found]
+    for path, command in found:
         lines += ["", f"## {path}", "", *_described(path, command)]
     return "\n".join(lines) + "\n"
 
 
-def _commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
+def commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every command below a group, with how it is called."""
     for name, command in group.commands.items():
         if command.hidden:
             continue
         if hasattr(command, "commands"):
-            yield from _commands(command, f"{path} {name}")
+            yield from commands(command, f"{path} {name}")
         else:
             yield f"{path} {name}", command
 

@@ -24,6 +24,7 @@ MEANINGS: Final[dict[str, str]] = {
     "uniform_lists": "a list of several types is canonical JSON text, an empty one is left out",
     "filter_indexes": "[names to filter by](tables.md#names-to-filter-by) get an index; else it needs none",
     "tenants": "how the points of [one tenant](tables.md#tenants) are found",
+    "named_vectors": "a table may fill [one of several vectors](tables.md#named-vectors); the others stay",
     "unit_vectors": "the store scales vectors of metric cosine to length 1",
 }
 

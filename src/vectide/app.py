@@ -3,20 +3,22 @@ is in ``app_service`` (the service) and ``app_inspect`` (the verbs that only loo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, TypeVar
 
 from vectide import __version__, codecs, embedders, stores
 from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import Kind
-from vectide.core.filters import FilterField
+from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, DecodeError, Record, Upserted
 from vectide.core.pace import Rates
+from vectide.core.prices import usd_per_million_tokens
 from vectide.deadletters import KafkaDeadLetters
 from vectide.jobs.executor import SystemClock
 from vectide.jobs.parts import StreamPolicy
+from vectide.jobs.routes import Provider, Route, Routes, Target
 from vectide.jobs.schemas import patient_decoder
 from vectide.ops.logs import Logs
 from vectide.ops.metrics import PrometheusTelemetry
@@ -33,9 +35,11 @@ from vectide.ports import (
     Store,
 )
 from vectide.settings import Settings, SettingsError
+from vectide.settings_sections import EmbedderSettings, SourceSettings, StoreSettings
 from vectide.sources.kafka import KafkaSource
 from vectide.sources.kafka_replays import KafkaReplays
 
+S = TypeVar("S", bound=Hashable)
 T = TypeVar("T")
 Decode = Callable[[Record], Change]
 
@@ -50,9 +54,8 @@ LOOKUP_ITEMS: Final = 64
 # --- parts ----------------------------------------------------------------------------------------------
 
 
-def build_embedder(settings: Settings) -> Embedder:
+def build_embedder(given: EmbedderSettings) -> Embedder:
     """The configured embedder; nothing has been asked of its provider yet."""
-    given = settings.embedder
     return embedders.load(
         given.kind,
         model=given.model,
@@ -67,9 +70,8 @@ def build_embedder(settings: Settings) -> Embedder:
     )
 
 
-def build_store(settings: Settings) -> Store:
+def build_store(given: StoreSettings) -> Store:
     """The configured store; not connected yet."""
-    given = settings.store
     if given.kind != "pgvector":
         return stores.load(given.kind, url=given.address, **given.options)
     # Look-ups run beside the writes.
@@ -77,9 +79,9 @@ def build_store(settings: Settings) -> Store:
     return stores.load(given.kind, dsn=given.address, pool_size=connections, **given.options)
 
 
-def build_reader(settings: Settings) -> RowReader | None:
+def build_reader(given: SourceSettings) -> RowReader | None:
     """Reads the source's tables; None where no source is configured. Not connected yet."""
-    if not settings.source.address:
+    if not given.address:
         return None
     try:
         from vectide.sources.tables import PostgresRows
@@ -87,7 +89,7 @@ def build_reader(settings: Settings) -> RowReader | None:
         raise MissingExtra(
             f'reading the source\'s tables needs a package: pip install "vectide[postgres]" ({error})'
         ) from error
-    return PostgresRows(settings.source.address)
+    return PostgresRows(given.address)
 
 
 def build_codec(settings: Settings) -> Codec:
@@ -164,24 +166,52 @@ def build_replays(settings: Settings, logs: Logs) -> KafkaReplays:
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What the process talks to, and how it reads events."""
+    """What the process talks to, and how it reads events. ``embedders``, ``stores`` and ``readers`` are by
+    table; those that are configured alike share one. A table without a source has no reader."""
 
-    embedder: Embedder
-    store: Store
+    embedders: Mapping[str, Embedder]
+    stores: Mapping[str, Store]
     source: KafkaSource
     dead_letters: KafkaDeadLetters
     codec: Codec
-    reader: RowReader | None = None
+    readers: Mapping[str, RowReader]
     registry: SchemaRegistry | None = None
 
     def close(self) -> None:
         """Close every connection but that of the Kafka source, which has a farewell of its own."""
         self.dead_letters.close()
-        for part in (self.reader, self.registry):
-            if part is not None:
-                part.close()
-        self.store.close()
-        self.embedder.close()
+        if self.registry is not None:
+            self.registry.close()
+        parts: list[Closable] = [*self.readers.values(), *self.stores.values(), *self.embedders.values()]
+        for part in once(parts):
+            part.close()
+
+
+class Closable(Protocol):
+    """What has to be closed in the end."""
+
+    def close(self) -> None: ...
+
+
+def once(parts: Iterable[T]) -> list[T]:
+    """Each of them once, in their order."""
+    return list({id(part): part for part in parts}.values())
+
+
+def built_once(
+    tables: Iterable[str], section_of: Callable[[str], S], build: Callable[[str, S], T | None]
+) -> dict[str, T]:
+    """What is built for each table: once for all that say the same, and for the first of them."""
+    made: dict[S, T | None] = {}
+    found: dict[str, T] = {}
+    for table in tables:
+        section = section_of(table)
+        if section not in made:
+            made[section] = build(table, section)
+        part = made[section]
+        if part is not None:
+            found[table] = part
+    return found
 
 
 def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) -> Dependencies:
@@ -201,62 +231,64 @@ def build_all(settings: Settings, telemetry: PrometheusTelemetry, logs: Logs) ->
             problems.extend(error.problems)
         return None
 
-    embedder = built("VECTIDE_EMBEDDER__KIND", lambda: build_embedder(settings))
-    store = built("VECTIDE_STORE__KIND", lambda: build_store(settings))
+    def of_tables(key: str, section_of: Callable[[str], S], build: Callable[[S], T | None]) -> dict[str, T]:
+        def named(table: str, section: S) -> T | None:
+            return built(settings.name_of(table, key), lambda: build(section))
+
+        return built_once(settings.tables, section_of, named)
+
+    made = of_tables("embedder.kind", settings.embedder_of, build_embedder)
+    kept = of_tables("store.kind", settings.store_of, build_store)
     source = built("kafka", lambda: build_source(settings, telemetry, logs))
     dead_letters = built("dlq", lambda: build_dead_letters(settings))
-    reader = built("VECTIDE_SOURCE__DSN", lambda: build_reader(settings))
+    readers = of_tables("source.dsn", settings.source_of, build_reader)
     registry = built("VECTIDE_REGISTRY__URL", lambda: build_registry(settings))
-    if embedder is not None:
-        problems += chunk_problems(settings, embedder)
-    if problems or embedder is None or store is None or source is None or dead_letters is None:
+    problems += chunk_problems(settings, made) + vector_problems(settings, kept)
+    if problems or source is None or dead_letters is None:
         # Kafka's properties are refused by both of its clients.
         raise SettingsError(list(dict.fromkeys(problems)))
-    codec = build_codec(settings)
-    return Dependencies(embedder, store, source, dead_letters, codec, reader, registry)
+    return Dependencies(made, kept, source, dead_letters, build_codec(settings), readers, registry)
 
 
-def chunk_problems(settings: Settings, embedder: Embedder) -> list[str]:
-    """Tables whose chunks could be larger than what the model takes."""
-    limit = embedder.limits.chunk_tokens
-    if limit is None:
+def chunk_problems(settings: Settings, made: Mapping[str, Embedder]) -> list[str]:
+    """Tables whose chunks could be larger than what their model takes. ``made``: the embedder of each."""
+    problems = []
+    for mapping in settings.mappings:
+        limits = made[mapping.table].limits if mapping.table in made else None
+        limit = None if limits is None else limits.chunk_tokens
+        if limits is None or limit is None or mapping.chunking is None or mapping.chunking.tokens <= limit:
+            continue
+        given = settings.embedder_of(mapping.table)
+        most = f"{given.model or given.kind} takes {limit} tokens at most"
+        if limits.max_text_tokens is None:
+            tokenizer = settings.name_of(mapping.table, "embedder.tokenizer")
+            most = (
+                f"{given.model or given.kind} is sure to take {limit} estimated tokens; "
+                f"with {tokenizer} they are counted, and may be more"
+            )
+        problems.append(f"tables.{mapping.table}.chunk.tokens: is {mapping.chunking.tokens}, but {most}")
+    return problems
+
+
+def chunks_of_unknown_fit(settings: Settings, tables: Iterable[str], embedder: Embedder) -> list[str]:
+    """Those of the embedder's ``tables`` whose chunk size is set though nobody knows how much of a text its
+    model takes."""
+    if embedder.limits.chunk_tokens is not None:
         return []
-    model = settings.embedder.model or settings.embedder.kind
-    most = f"{model} takes {limit} tokens at most"
-    if embedder.limits.max_text_tokens is None:
-        most = (
-            f"{model} is sure to take {limit} estimated tokens; "
-            "with VECTIDE_EMBEDDER__TOKENIZER they are counted, and may be more"
-        )
+    of_any_length = ("hashing", "wordllama")
     return [
-        f"tables.{mapping.table}.chunk.tokens: is {mapping.chunking.tokens}, but {most}"
+        mapping.table
         for mapping in settings.mappings
-        if mapping.chunking is not None and mapping.chunking.tokens > limit
+        if mapping.table in tables
+        and mapping.chunking is not None
+        and settings.embedder_of(mapping.table).kind not in of_any_length
     ]
-
-
-def chunks_of_unknown_fit(settings: Settings, embedder: Embedder) -> list[str]:
-    """Tables whose chunk size is set though nobody knows how much of a text the provider's model takes."""
-    reads_any_length = settings.embedder.kind in ("hashing", "wordllama")
-    if reads_any_length or embedder.limits.chunk_tokens is not None:
-        return []
-    return [mapping.table for mapping in settings.mappings if mapping.chunking is not None]
 
 
 def policy_of(settings: Settings) -> StreamPolicy:
     """The pump's numbers, from the settings."""
-    embedder, store, limits = settings.embedder, settings.store, settings.limits
-    write = BatchLimits(store.batch_items, 4 * 2**20, store.linger_ms / 1000, quiet_s=0.002)
+    limits = settings.limits
     return StreamPolicy(
-        lookup=BatchLimits(min(LOOKUP_ITEMS, store.batch_items), None, LOOKUP_LINGER_S, quiet_s=0.002),
-        embed=BatchLimits(embedder.batch_items, embedder.batch_tokens, embedder.linger_ms / 1000),
-        write=write,
-        lookup_concurrency=LOOKUP_CONCURRENCY,
-        embed_concurrency=embedder.concurrency,
-        embed_rates=Rates(embedder.requests_per_minute, embedder.tokens_per_minute),
-        write_concurrency=store.concurrency,
-        embed_timeout_s=embedder.timeout_s,
-        store_timeout_s=store.timeout_s,
         reread_timeout_s=settings.source.timeout_s,
         schema_timeout_s=settings.registry.timeout_s,
         records_in_flight=limits.records_in_flight,
@@ -267,15 +299,111 @@ def policy_of(settings: Settings) -> StreamPolicy:
     )
 
 
-def collections_of(settings: Settings, embedder: Embedder) -> Mapping[str, CollectionSpec]:
-    """What each collection must be."""
-    filters: dict[str, dict[str, FilterField]] = {}
-    for mapping in settings.mappings:
-        filters.setdefault(mapping.collection, {}).update({field.name: field for field in mapping.filters})
-    return {
-        name: CollectionSpec(name, embedder.dimensions, embedder.space, filters=tuple(of.values()))
-        for name, of in filters.items()
+def routes_of(settings: Settings, given: Dependencies) -> Routes:
+    """The way of each table's rows. Providers and stores are called by their kind and model; one that another
+    is called like already has the id of its first table behind that."""
+    providers: dict[EmbedderSettings, Provider] = {}
+    targets: dict[StoreSettings, Target] = {}
+    routes: dict[tuple[Provider, Target, SourceSettings], Route] = {}
+    found: dict[str, Route] = {}
+    for table in settings.tables:
+        by, to, source = (settings.embedder_of(table), settings.store_of(table), settings.source_of(table))
+        if by not in providers:
+            called = _unique(f"{by.kind}/{by.model}" if by.model else by.kind, table, providers.values())
+            providers[by] = _provider(by, called, given.embedders[table])
+        if to not in targets:
+            targets[to] = _target(to, _unique(to.kind, table, targets.values()), given.stores[table])
+        route = Route(providers[by], targets[to], given.readers.get(table))
+        found[table] = routes.setdefault((route.provider, route.target, source), route)
+    return found
+
+
+def _provider(given: EmbedderSettings, name: str, embedder: Embedder) -> Provider:
+    batch = BatchLimits(given.batch_items, given.batch_tokens, given.linger_ms / 1000)
+    rates = Rates(given.requests_per_minute, given.tokens_per_minute)
+    price = given.usd_per_million_tokens
+    if price is None:
+        price = usd_per_million_tokens(given.kind, given.model)
+    return Provider(name, embedder, batch, given.concurrency, given.timeout_s, rates, price)
+
+
+def _target(given: StoreSettings, name: str, store: Store) -> Target:
+    return Target(
+        name,
+        store,
+        BatchLimits(min(LOOKUP_ITEMS, given.batch_items), None, LOOKUP_LINGER_S, quiet_s=0.002),
+        BatchLimits(given.batch_items, 4 * 2**20, given.linger_ms / 1000, quiet_s=0.002),
+        LOOKUP_CONCURRENCY,
+        given.concurrency,
+        given.timeout_s,
+    )
+
+
+def _unique(name: str, table: str, others: Iterable[Provider | Target]) -> str:
+    return f"{name}:{table}" if any(other.name == name for other in others) else name
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """One collection of a store, what it must be, and the tables that fill it."""
+
+    target: Target
+    spec: CollectionSpec
+    tables: tuple[str, ...] = ()
+
+
+def spec_of(settings: Settings, mapping: TableMapping, embedder: Embedder) -> CollectionSpec:
+    """What the collection that a table fills must be, when the table's embedder is prepared."""
+    store = settings.store_of(mapping.table)
+    filters = {
+        by.name: by
+        for other in settings.mappings
+        if other.collection == mapping.collection and settings.store_of(other.table) == store
+        for by in other.filters
     }
+    return CollectionSpec(
+        mapping.collection,
+        embedder.dimensions,
+        embedder.space,
+        filters=tuple(filters.values()),
+        vector=mapping.vector,
+    )
+
+
+def collections_of(settings: Settings, routes: Routes) -> Sequence[Collection]:
+    """What each collection of these tables must be, when their embedders are prepared. Raises SettingsError
+    for tables that fill one with vectors of different spaces."""
+    found: dict[tuple[Target, str], Collection] = {}
+    problems: list[str] = []
+    for mapping in settings.mappings:
+        if mapping.table not in routes:
+            continue
+        target, embedder = routes[mapping.table].target, routes[mapping.table].provider.embedder
+        spec = spec_of(settings, mapping, embedder)
+        at = (target, mapping.collection)
+        known = found.setdefault(at, Collection(target, spec))
+        if (known.spec.space, known.spec.dimensions) != (spec.space, spec.dimensions):
+            problems.append(
+                f"tables.{mapping.table}.collection: table {known.tables[0]} fills {mapping.collection} with "
+                f"vectors of {known.spec.space}, and this one with vectors of {spec.space}: "
+                "give it a collection of its own"
+            )
+        found[at] = replace(known, tables=(*known.tables, mapping.table))
+    if problems:
+        raise SettingsError(problems)
+    return list(found.values())
+
+
+def vector_problems(settings: Settings, kept: Mapping[str, Store]) -> list[str]:
+    """Tables that name a vector where points have one without a name. ``kept``: the store of each."""
+    problems = []
+    for mapping in settings.mappings:
+        able = kept[mapping.table].capabilities if mapping.table in kept else None
+        if able is not None and mapping.vector is not None and not able.named_vectors:
+            problems.append(
+                f"tables.{mapping.table}.vector: points have one vector in {able.kind}: leave it out"
+            )
+    return problems
 
 
 def check_topics(settings: Settings, source: KafkaSource, deadline: Deadline) -> None:

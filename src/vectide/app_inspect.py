@@ -4,7 +4,7 @@ does not answer, and none writes anything."""
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -13,6 +13,7 @@ from typing import Final
 
 from vectide.app import (
     SAMPLE_RECORDS,
+    Closable,
     Dependencies,
     build_all,
     build_codec,
@@ -21,20 +22,26 @@ from vectide.app import (
     build_registry,
     build_source,
     build_store,
+    built_once,
     check_topics,
     chunk_problems,
     chunks_of_unknown_fit,
     collections_of,
     newest_records,
+    once,
+    routes_of,
+    spec_of,
     unknown_columns,
 )
+from vectide.core.mapping import TableMapping
 from vectide.core.model import Record, Row, Stamp, Value
 from vectide.jobs.check import CheckFailed, Noted, judge_events, run_check
 from vectide.jobs.check import Result as Result
 from vectide.jobs.check import Verdict as Verdict
 from vectide.jobs.executor import SystemClock
+from vectide.jobs.preview import Decision, Previewer, Rules
 from vectide.jobs.preview import Preview as Preview
-from vectide.jobs.preview import Previewer, Rules
+from vectide.jobs.routes import Provider, Routes, Target, is_several, providers_of, targets_of
 from vectide.ops.logs import Logs
 from vectide.ops.metrics import PrometheusTelemetry
 from vectide.ports import (
@@ -106,16 +113,27 @@ class _Checks:
         self._given = given
         self._timeout_s = timeout_s
         self._tell = tell
-        self._embeds = False
+        self._routes = routes_of(settings, given)
+        self._well: set[Provider] = set()
         self._reached = False
         self.results: list[Result] = []
 
     def run(self) -> None:
-        at_embedder = "check VECTIDE_EMBEDDER__BASE_URL, the network and the provider's status"
-        self._check("embedder", self._ask_embedder, at_embedder)
-        address = "DSN" if self._settings.store.dsn else "URL"
-        at_store = f"check VECTIDE_STORE__{address}, the network, and that the server runs"
-        self._check("store", self._ask_store, at_store)
+        several = is_several(self._routes)
+        for provider in providers_of(self._routes):
+            tables = [table for table, route in self._routes.items() if route.provider is provider]
+            address = self._settings.name_of(tables[0], "embedder.base_url")
+            name = f"embedder {provider.name}" if several else "embedder"
+            advice = f"check {address}, the network and the provider's status"
+            self._check(name, partial(self._ask_embedder, provider, tables), advice)
+        for target in targets_of(self._routes):
+            routes = {table: route for table, route in self._routes.items() if route.target is target}
+            table = next(iter(routes))
+            field = "dsn" if self._settings.store_of(table).dsn else "url"
+            address = self._settings.name_of(table, f"store.{field}")
+            name = f"store {target.name}" if several else "store"
+            advice = f"check {address}, the network, and that the server runs"
+            self._check(name, partial(self._ask_store, target, routes), advice)
         if self._given.registry is not None:
             at_registry = "check VECTIDE_REGISTRY__URL, the network, and that the registry runs"
             self._check("registry", partial(self._ask_registry, self._given.registry), at_registry)
@@ -142,25 +160,30 @@ class _Checks:
         self.results.append(result)
         self._tell(result)
 
-    def _ask_embedder(self) -> str | Noted:
-        embedder = self._given.embedder
+    def _ask_embedder(self, provider: Provider, tables: Sequence[str]) -> str | Noted:
+        embedder = provider.embedder
         embedder.prepare(self._deadline())
-        self._embeds = True
+        self._well.add(provider)
         told = f"{embedder.space}: {embedder.dimensions} dimensions"
-        tables = chunks_of_unknown_fit(self._settings, embedder)
-        if not tables:
+        unfit = chunks_of_unknown_fit(self._settings, tables, embedder)
+        if not unfit:
             return told
-        unknown = f"nobody knows how long a text it takes, so whether the chunks of {', '.join(tables)} fit"
-        return Noted(f"{told}; {unknown}", "set VECTIDE_EMBEDDER__TEXT_TOKENS")
+        unknown = f"nobody knows how long a text it takes, so whether the chunks of {', '.join(unfit)} fit"
+        return Noted(f"{told}; {unknown}", f"set {self._settings.name_of(tables[0], 'embedder.text_tokens')}")
 
-    def _ask_store(self) -> str:
-        store = self._given.store
-        if not self._embeds:
-            names = sorted({mapping.collection for mapping in self._settings.mappings})
-            there = {name: _answers(store, name, self._deadline()) for name in names}
-            return _listed(there) + " (dimensions not verified: the embedder did not tell its own)"
-        specs = collections_of(self._settings, self._given.embedder)
-        return _listed({name: _exists(store, spec, self._deadline()) for name, spec in specs.items()})
+    def _ask_store(self, target: Target, routes: Routes) -> str:
+        store = target.store
+        asked = {table: route for table, route in routes.items() if route.provider in self._well}
+        try:
+            known = collections_of(self._settings, asked)
+        except SettingsError as error:
+            raise CheckFailed("; ".join(error.problems)) from None
+        there = {one.spec.name: _exists(store, one.spec, self._deadline()) for one in known}
+        mappings = self._settings.mappings
+        names = {mapping.collection for mapping in mappings if mapping.table in routes.keys() - asked.keys()}
+        unknown = sorted(names - there.keys())
+        told = _listed(there | {name: _answers(store, name, self._deadline()) for name in unknown})
+        return f"{told} (dimensions not verified: the embedder did not tell its own)" if unknown else told
 
     def _ask_registry(self, registry: SchemaRegistry) -> str:
         return registry.check(self._deadline())
@@ -173,7 +196,8 @@ class _Checks:
         return ", ".join(topics) or "no topic matches yet"
 
     def _check_source(self) -> None:
-        if self._given.reader is None:
+        readers = once(self._given.readers.values())
+        if not readers:
             return
         from vectide.app_source import SourceCheck
 
@@ -181,9 +205,12 @@ class _Checks:
             newest = self._newest
         except AdapterError:
             newest = []  # the check of the events says why
-        check = SourceCheck(self._settings, self._given, newest, self._deadline)
-        for result in check.results():
-            self._add(result)
+        for reader in readers:
+            tables = [table for table, own in self._given.readers.items() if own is reader]
+            name = f"source of {', '.join(tables)}" if len(readers) > 1 else "source"
+            check = SourceCheck(self._settings, self._given, reader, (name, tables), newest, self._deadline)
+            for result in check.results():
+                self._add(result)
 
     @cached_property
     def _newest(self) -> Sequence[Record]:
@@ -242,32 +269,58 @@ def preview(settings: Settings, request: PreviewRequest) -> Iterator[Preview]:
     if unknown:
         raise SettingsError([f"there is no table {', '.join(unknown)}: there are {_tables(settings)}"])
     with ExitStack() as stack:
-        embedder = build_embedder(settings)
-        stack.callback(embedder.close)
-        problems = chunk_problems(settings, embedder)
+        made, kept = _made(settings, request.tables or list(settings.tables), stack)
+        problems = chunk_problems(settings, made)
         if problems:
             raise SettingsError(problems)
-        store = build_store(settings)
-        stack.callback(store.close)
         records, logs = _records(settings, request)
-        stored = _stored(settings, request, embedder, store)
         registry = build_registry(settings)
         if registry is not None:
             stack.callback(registry.close)
-        rules = Rules(
-            decode=build_decoder(settings, build_codec(settings), registry),
-            mapping_of=settings.mapping_of,
-            capabilities=store.capabilities,
-            limits=embedder.limits,
-            count_tokens=embedder.count_tokens,
-            space=embedder.space if request.stored else _ANY_SPACE,
-            can_reread=bool(settings.source.address),
-        )
-        previewer = Previewer(rules, log_of=lambda topic: logs.get(topic, topic), stored=stored)
+        decode = build_decoder(settings, build_codec(settings), registry)
+        previewers = {
+            table: Previewer(
+                Rules(
+                    decode=decode,
+                    mapping_of=settings.mapping_of,
+                    capabilities=kept[table].capabilities,
+                    limits=embedder.limits,
+                    count_tokens=embedder.count_tokens,
+                    space=_space(embedder, request),
+                    can_reread=bool(settings.source_of(table).address),
+                ),
+                log_of=lambda topic: logs.get(topic, topic),
+                stored=_stored(settings, request, table, embedder, kept[table]),
+            )
+            for table, embedder in made.items()
+        }
         wanted = [record for record in records if _is_wanted(settings, request, record)]
         _save(request, wanted)
         for record in wanted:
-            yield previewer.preview(record)
+            mapping = settings.mapping_of(record.topic)
+            if mapping is None:
+                yield Preview(record, Decision.SKIP, "unmapped_topic")
+            else:
+                yield previewers[mapping.table].preview(record)
+
+
+def _made(
+    settings: Settings, tables: Iterable[str], stack: ExitStack
+) -> tuple[Mapping[str, Embedder], Mapping[str, Store]]:
+    """Embedder and store of each of the tables; ``stack`` closes them."""
+    made = built_once(tables, settings.embedder_of, lambda _table, given: build_embedder(given))
+    kept = built_once(tables, settings.store_of, lambda _table, given: build_store(given))
+    parts: list[Closable] = [*made.values(), *kept.values()]
+    for part in once(parts):
+        stack.callback(part.close)
+    return made, kept
+
+
+def _space(embedder: Embedder, request: PreviewRequest) -> str:
+    if not request.stored:
+        return _ANY_SPACE
+    embedder.prepare(Deadline.after(_CLOCK, request.timeout_s))
+    return embedder.space
 
 
 def _is_wanted(settings: Settings, request: PreviewRequest, record: Record) -> bool:
@@ -309,19 +362,16 @@ def _records(settings: Settings, request: PreviewRequest) -> tuple[Sequence[Reco
 
 
 def _stored(
-    settings: Settings, request: PreviewRequest, embedder: Embedder, store: Store
+    settings: Settings, request: PreviewRequest, table: str, embedder: Embedder, store: Store
 ) -> Callable[[str, Row], Stamp | None]:
-    """Asks the store for a row's stamp, or answers that it has none."""
+    """Asks the store for the stamp of a row of the table, or answers that it has none."""
     if not request.stored:
         return lambda _collection, _row: None
-    deadline = Deadline.after(_CLOCK, request.timeout_s)
-    embedder.prepare(deadline)
-    specs = collections_of(settings, embedder)
-    there = {name for name, spec in specs.items() if _exists(store, spec, deadline)}
+    (mapping,) = (mapping for mapping in settings.mappings if mapping.table == table)
+    if not _exists(store, spec_of(settings, mapping, embedder), Deadline.after(_CLOCK, request.timeout_s)):
+        return lambda _collection, _row: None
 
     def ask(collection: str, row: Row) -> Stamp | None:
-        if collection not in there:
-            return None
         deadline = Deadline.after(_CLOCK, request.timeout_s)
         return store.stamps(collection, [row], deadline, values=True)[0]
 
@@ -354,31 +404,29 @@ def search(settings: Settings, request: SearchRequest) -> Sequence[Hit]:
     cannot be searched."""
     if not request.text.strip():
         raise SettingsError(["the text to search for is blank"])
-    collection = _collection(settings, request)
-    filters = {**(request.filters or {}), **_tenant(settings, collection, request.tenant)}
+    mapping = _searched(settings, request)
+    collection, kind = mapping.collection, settings.store_of(mapping.table).kind
+    filters = {**(request.filters or {}), **_tenant(mapping, request.tenant)}
     deadline = Deadline.after(_CLOCK, request.timeout_s)
     with ExitStack() as stack:
-        embedder = build_embedder(settings)
-        stack.callback(embedder.close)
-        store = build_store(settings)
-        stack.callback(store.close)
+        made, kept = _made(settings, [mapping.table], stack)
+        embedder, store = made[mapping.table], kept[mapping.table]
         if not isinstance(store, Searchable):
-            raise StartupRefused(f"the store {settings.store.kind!r} cannot be searched from here")
+            raise StartupRefused(f"the store {kind!r} cannot be searched from here")
         embedder.prepare(deadline)
-        if not _exists(store, collections_of(settings, embedder)[collection], deadline):
+        if not _exists(store, spec_of(settings, mapping, embedder), deadline):
             raise StartupRefused(f"there is no collection {collection!r} yet: `vectide run` makes it")
         vector = embedder.embed_query(request.text, deadline)
         return best_chunks(lambda n: store.search(collection, vector, n, deadline, filters), request.limit)
 
 
-def _tenant(settings: Settings, collection: str, whose: str | None) -> Mapping[str, Value]:
+def _tenant(mapping: TableMapping, whose: str | None) -> Mapping[str, Value]:
     """The condition for the rows of one tenant. Raises SettingsError where there are none."""
     if whose is None:
         return {}
-    name = next(mapping.tenant for mapping in settings.mappings if mapping.collection == collection)
-    if name is None:
-        raise SettingsError([f"the collection {collection} has no tenants: no table of it names a tenant"])
-    return {name: whose}
+    if mapping.tenant is None:
+        raise SettingsError([f"table {mapping.table} has no tenants: it names no column for them"])
+    return {mapping.tenant: whose}
 
 
 def best_chunks(search: Callable[[int], Sequence[Hit]], limit: int) -> Sequence[Hit]:
@@ -395,20 +443,22 @@ def best_chunks(search: Callable[[int], Sequence[Hit]], limit: int) -> Sequence[
         wanted *= 4
 
 
-def _collection(settings: Settings, request: SearchRequest) -> str:
-    """The collection to search, or SettingsError saying which there are."""
-    by_table = {mapping.table: mapping.collection for mapping in settings.mappings}
-    known = sorted(set(by_table.values()))
+def _searched(settings: Settings, request: SearchRequest) -> TableMapping:
+    """A table of the collection to search, or SettingsError saying which there are."""
+    by_table = {mapping.table: mapping for mapping in settings.mappings}
+    found = list(settings.mappings)
     if request.table is not None:
         if request.table not in by_table:
             raise SettingsError([f"there is no table {request.table}: there are {', '.join(by_table)}"])
         return by_table[request.table]
     if request.collection is not None:
-        if request.collection not in known:
+        found = [mapping for mapping in found if mapping.collection == request.collection]
+        if not found:
+            known = sorted({mapping.collection for mapping in settings.mappings})
             raise SettingsError(
                 [f"no table fills a collection {request.collection}: there are {', '.join(known)}"]
             )
-        return request.collection
-    if len(known) > 1:
-        raise SettingsError([f"there are several tables, name one with --table: {', '.join(by_table)}"])
-    return known[0]
+    if len({(mapping.collection, settings.store_of(mapping.table)) for mapping in found}) > 1:
+        names = ", ".join(mapping.table for mapping in found)
+        raise SettingsError([f"there are several tables, name one with --table: {names}"])
+    return found[0]

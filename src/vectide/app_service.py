@@ -22,7 +22,9 @@ from vectide.app import (
     check_topics,
     collections_of,
     newest_records,
+    once,
     policy_of,
+    routes_of,
     unknown_columns,
 )
 from vectide.core import signals
@@ -31,6 +33,7 @@ from vectide.core.health import Health, health_of
 from vectide.core.lifecycle import State, Status, Trouble, assess
 from vectide.jobs.executor import SystemClock, ThreadExecutor, tune_interpreter
 from vectide.jobs.parts import Parts
+from vectide.jobs.routes import Routes, is_several, providers_of
 from vectide.jobs.stream import Stream
 from vectide.ops.http import HttpServer, ListenError, build_app
 from vectide.ops.http_connections import ServerCertificate
@@ -40,6 +43,7 @@ from vectide.ops.stopping import Stopping
 from vectide.ports import (
     AdapterError,
     Deadline,
+    RowReader,
     SchemaCodec,
     StartupRefused,
 )
@@ -135,24 +139,22 @@ class Service:
     def _run(self, ending: Callable[[], None]) -> None:
         settings = self._settings
         given = build_all(settings, self._telemetry, self._logs)
-        policy = policy_of(settings)
-        executor = ThreadExecutor(policy.pools)
+        policy, routes = policy_of(settings), routes_of(settings, given)
+        executor = ThreadExecutor(policy.pools(routes))
         replays = build_replays(settings, self._logs)
         try:
-            self._start_up(given)
+            self._start_up(given, routes)
             parts = Parts(
                 given.source,
                 given.codec.decode,
                 settings.mapping_of,
-                given.embedder,
-                given.store,
+                routes,
                 given.dead_letters,
                 executor,
                 self._clock,
                 self._telemetry,
                 self._logs.get("stream"),
                 random.random,
-                given.reader,
                 given.registry,
                 given.codec.learn if isinstance(given.codec, SchemaCodec) else None,
                 replays,
@@ -168,13 +170,19 @@ class Service:
             replays.close()
             given.close()
 
-    def _start_up(self, given: Dependencies) -> None:
+    def _start_up(self, given: Dependencies, routes: Routes) -> None:
         """Wait for what cannot be reached; refuse what can never work."""
         settings, source = self._settings, given.source
-        self._wait_for("embedder", given.embedder.prepare)
-        for spec in collections_of(settings, given.embedder).values():
-            self._wait_for("store", partial(given.store.prepare, spec))
-        self._ask_source(given)
+        several = is_several(routes)
+        for provider in providers_of(routes):
+            name = f"embedder {provider.name}" if several else "embedder"
+            self._wait_for(name, provider.embedder.prepare)
+        for collection in collections_of(settings, routes):
+            target = collection.target
+            name = f"store {target.name}" if several else "store"
+            self._wait_for(name, partial(target.store.prepare, collection.spec))
+        for reader in once(given.readers.values()):
+            self._ask_source(reader)
         self._wait_for("kafka", lambda deadline: check_topics(settings, source, deadline))
         self._wait_for("dead letters", given.dead_letters.check)
         if given.registry is not None:
@@ -185,13 +193,11 @@ class Service:
         if problems:
             raise SettingsError(problems)
 
-    def _ask_source(self, given: Dependencies) -> None:
+    def _ask_source(self, reader: RowReader) -> None:
         """Refuse a source that refuses us. One that cannot be reached is not waited for: few changes need
         it, and those wait by themselves."""
-        if given.reader is None:
-            return
         try:
-            given.reader.prepare(Deadline.after(self._clock, START_CALL_S))
+            reader.prepare(Deadline.after(self._clock, START_CALL_S))
         except AdapterError as error:
             failure = error.failure
             self._log.warning("source_unreachable", cause=failure.cause, detail=failure.detail)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Final
 
 from vectide.app import Dependencies, build_decoder
 from vectide.codecs.framing import Frame, framed_parts
@@ -21,39 +20,44 @@ from vectide.core.source_facts import (
 )
 from vectide.jobs.check import CheckFailed, Noted, Result, Verdict, judge, run_check
 from vectide.jobs.proposal import types_line
-from vectide.ports import AdapterError, Deadline
+from vectide.ports import AdapterError, Deadline, RowReader
 from vectide.settings import Settings
 from vectide.sources.tables import PostgresRows
 from vectide.sources.tables_catalogue import PostgresCatalogue
 
-_UNREACHABLE: Final = "check VECTIDE_SOURCE__DSN, the network, and that the server runs"
-
 
 class SourceCheck:
-    """``newest`` are the newest records of all topics, as far as there are any: they tell which table their
-    rows are of, whatever the topic is called, and whether they carry schemas."""
+    """``whose``: the name of the check, and the tables of this source. ``newest`` are the newest records of
+    all topics, as far as there are any: they tell which table their rows are of, whatever the topic is
+    called, and whether they carry schemas."""
 
     def __init__(
         self,
         settings: Settings,
         given: Dependencies,
+        reader: RowReader,
+        whose: tuple[str, Sequence[str]],
         newest: Sequence[Record],
         deadline: Callable[[], Deadline],
     ) -> None:
-        assert isinstance(given.reader, PostgresRows)
+        assert isinstance(reader, PostgresRows)
         self._settings = settings
         self._given = given
-        self._reader = given.reader
-        self._catalogue = PostgresCatalogue(given.reader, settings.source.connector_user)
+        self._reader = reader
+        self._name, self._tables = whose
+        self._catalogue = PostgresCatalogue(reader, settings.source.connector_user)
         self._newest = newest
         self._deadline = deadline
         self._server: ServerFacts | None = None
+        self._dsn = settings.name_of(self._tables[0], "source.dsn")
+        self._advice = f"check {self._dsn}, the network, and that the server runs"
 
     def results(self) -> Iterator[Result]:
         """The server, then each table of its own, so that one's faults do not hide another's."""
-        yield run_check("source", self._ask_server, unreachable=_UNREACHABLE)
+        yield run_check(self._name, self._ask_server, unreachable=self._advice)
         for mapping in self._settings.mappings:
-            yield from self._table_results(mapping)
+            if mapping.table in self._tables:
+                yield from self._table_results(mapping)
 
     def _ask_server(self) -> str | Noted:
         self._reader.prepare(self._deadline())
@@ -78,10 +82,10 @@ class SourceCheck:
             return
         found: list[TableFacts] = []
         ask = partial(self._ask_table, mapping, parts[-2], parts[-1], bool(records) and not told, found)
-        yield run_check(title, ask, unreachable=_UNREACHABLE)
+        yield run_check(title, ask, unreachable=self._advice)
         if found:
             ask = partial(self._ask_types, mapping, found[0], records)
-            yield run_check(f"types of {mapping.table}", ask, unreachable=_UNREACHABLE)
+            yield run_check(f"types of {mapping.table}", ask, unreachable=self._advice)
 
     def _told_table(self, records: Sequence[Record]) -> str | None:
         """``schema.table``, of which the events say that they are."""
@@ -110,7 +114,7 @@ class SourceCheck:
         if table is None:
             raise CheckFailed(
                 f"the source has no table {schema}.{name}",
-                "correct the table's source, or VECTIDE_SOURCE__DSN if that is another database",
+                f"correct the table's source, or {self._dsn} if that is another database",
             )
         found.append(table)
         assert self._server is not None

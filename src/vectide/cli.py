@@ -312,8 +312,11 @@ def demo(
     seed: Annotated[int | None, typer.Option(help="Seed of the random changes.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep logs, tables and the whole topic.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="No colour, nothing redrawn.")] = False,
+    store: Annotated[
+        str, typer.Option(help="Kind of the store: pgvector, qdrant, chroma, milvus or lancedb.")
+    ] = "pgvector",
 ) -> None:
-    """See it work: broker, PostgreSQL, model and events are embedded; it ends by verifying the store."""
+    """See it work: broker, store, model and events are embedded; it ends by verifying the store."""
     try:
         from vectide.demo.main import DEFAULT_SECONDS, DEFAULT_SEED
         from vectide.demo.main import run as perform
@@ -324,7 +327,7 @@ def demo(
         raise typer.Exit(EXIT_USAGE) from None
     length_s = DEFAULT_SECONDS if seconds is None else seconds
     first = DEFAULT_SEED if seed is None else seed
-    raise typer.Exit(perform(seconds=length_s, seed=first, keep=keep, plain=plain or None))
+    raise typer.Exit(perform(seconds=length_s, seed=first, keep=keep, plain=plain or None, store=store))
 
 
 # --- what they share ------------------------------------------------------------------------------------

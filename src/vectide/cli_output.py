@@ -103,7 +103,7 @@ def plain_variables(documented: Sequence[VariableDoc]) -> list[dict[str, Any]]:
 def result(found: Result) -> None:
     """One check, as soon as it is done."""
     verdict = found.verdict.value
-    line = Text.assemble((f"{verdict:<9}", _STYLES[verdict]), f"{found.name:<14}", clean(found.detail))
+    line = Text.assemble((f"{verdict:<9}", _STYLES[verdict]), f"{found.name:<13} ", clean(found.detail))
     say(line)
     if found.advice:
         say(f"-> {found.advice}", indent=23)

@@ -286,6 +286,8 @@ class Capabilities:
     filter_indexes: bool = False
     #: How the points of one tenant are found: by a ``partition``, an ``index``, or a ``filter`` as any.
     tenants: str = "filter"
+    #: Points may have several vectors, of which one is filled: writes leave the others as they are.
+    named_vectors: bool = False
     #: Vectors of metric cosine come back from a scan with length 1, whatever length they had.
     unit_vectors: bool = False
 
@@ -305,13 +307,15 @@ class Capabilities:
 @dataclass(frozen=True, slots=True)
 class CollectionSpec:
     """What a collection must be. ``metric`` is ``cosine``, ``dot`` or ``l2``. ``filters``: the metadata that
-    searches filter by, each name once."""
+    searches filter by, each name once. ``vector``: the named vector to fill, for stores that claim
+    ``named_vectors``; None: the one that points have (or that the store was told of otherwise)."""
 
     name: str
     dimensions: int
     space: str
     metric: str = "cosine"
     filters: tuple[FilterField, ...] = ()
+    vector: str | None = None
 
     @property
     def tenant(self) -> str | None:

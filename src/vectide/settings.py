@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
 from vectide.core.mapping import TableMapping
+from vectide.settings_own import OWN_SECTIONS, OwnValues, own_values, read_file
 from vectide.settings_registry import RegistrySettings, registry_contradictions
 from vectide.settings_sections import (
     CodecSettings,
@@ -69,10 +69,10 @@ STORE_URLS: Final = {
 }
 
 _POSTGRES_DSN: Final = re.compile(r"(?i)postgres(ql)?://|\w+\s*=")
+_NO_POSTGRES: Final = "must start with postgresql:// or be a list of key=value"
 _DSN_PASSWORD: Final = re.compile(r"(?i)\bpassword\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S+))")
 #: Which librdkafka properties are hidden in logs too (a user name is not: it may be a common word).
 _SECRET_PROPERTY: Final = re.compile(r"(?i)(password|secret|token|jaas|pem$|oauthbearer\.config)")
-_MAX_FILE_BYTES: Final = 4 * 2**20
 
 
 class SettingsError(Exception):
@@ -99,12 +99,33 @@ class Settings:
     registry: RegistrySettings
     tables: Mapping[str, TableSettings]
     mappings: tuple[TableMapping, ...]
+    #: What tables give for themselves, by table.
+    own: Mapping[str, OwnValues]
+
+    def embedder_of(self, table: str) -> EmbedderSettings:
+        """What turns the table's texts into vectors."""
+        return EmbedderSettings(**self.own[table].over("embedder", _values(self.embedder)))
+
+    def store_of(self, table: str) -> StoreSettings:
+        """Where the table's vectors go."""
+        return StoreSettings(**self.own[table].over("store", _values(self.store)))
+
+    def source_of(self, table: str) -> SourceSettings:
+        """The database of the table's rows."""
+        return SourceSettings(**self.own[table].over("source", _values(self.source)))
 
     @property
     def topics(self) -> tuple[str, ...]:
         """What to subscribe to: names, and regular expressions that start with ``^``."""
         named = self.kafka.topics or tuple(table.source for table in self.tables.values())
         return tuple(dict.fromkeys(named))
+
+    def name_of(self, table: str, key: str) -> str:
+        """Where ``section.key`` of the table is said, for messages."""
+        section, _, field = key.partition(".")
+        if section not in self.own[table].given:
+            return f"{PREFIX}{section}__{field}".upper()
+        return f"tables.{table}.{key}" if section in OWN_SECTIONS else f"tables.{table}.{section}_{field}"
 
     def mapping_of(self, topic: str) -> TableMapping | None:
         """The table that is filled from ``topic``; an exact name goes before a regular expression."""
@@ -158,12 +179,18 @@ def load(environ: Mapping[str, str]) -> Settings:
         name: _Environment(section, name, environ, problems)() for name, section in _SECTIONS.items()
     }
     tables = _read_tables(environ, problems)
+    own = {name: own_values(name, table, environ, problems) for name, table in tables.settings.items()}
     problems += _unknown(environ)
-    problems += _contradictions(values, tables)
+    problems += _contradictions(values, tables, own)
     if problems:
         raise SettingsError(problems)
     sections: dict[str, Any] = {name: model(**values[name]) for name, model in _SECTIONS.items()}
-    return Settings(**sections, tables=tables.settings, mappings=tables.mappings)
+    return Settings(**sections, tables=tables.settings, mappings=tables.mappings, own=own)
+
+
+def _values(section: Section) -> Mapping[str, Any]:
+    """What was given for the section."""
+    return {name: getattr(section, name) for name in section.model_fields_set}
 
 
 def effective(settings: Settings) -> dict[str, Any]:
@@ -173,10 +200,17 @@ def effective(settings: Settings) -> dict[str, Any]:
     }
     shown["kafka"]["topics"] = list(settings.topics)
     shown["tables"] = {
-        name: {"collection": name} | table.model_dump(mode="json", exclude_none=True)
+        name: {"collection": name}
+        | table.model_dump(mode="json", exclude_none=True)
+        | _shown_own(settings.own[name])
         for name, table in settings.tables.items()
     }
     return shown
+
+
+def _shown_own(own: OwnValues) -> dict[str, Any]:
+    shown = {section: _shown(own.given[section]) for section in OWN_SECTIONS if section in own.given}
+    return shown | ({"source_dsn": HIDDEN} if "source" in own.given else {})
 
 
 def describe() -> list[VariableDoc]:
@@ -192,6 +226,8 @@ def secret_values(settings: Settings) -> frozenset[str]:
     found: set[str] = set()
     for name in _SECTIONS:
         found.update(_secrets_in(getattr(settings, name).model_dump(mode="python")))
+    for own in settings.own.values():
+        found.update(_secrets_in(own.given))
     return frozenset(found)
 
 
@@ -248,28 +284,8 @@ def _given(name: str, environ: Mapping[str, str], problems: list[str], *, from_f
         problems.append(f"{name}: given twice, also as {name}_FILE: keep one of them")
         return None
     if path:
-        return _read_file(f"{name}_FILE", path, problems)
+        return read_file(f"{name}_FILE", path, problems)
     return value if value.strip() else None
-
-
-def _read_file(name: str, path: str, problems: list[str]) -> str | None:
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(_MAX_FILE_BYTES + 1)
-        text = content.decode("utf-8-sig")
-    except OSError as error:
-        problems.append(f"{name}: the file cannot be read: {error.strerror or type(error).__name__}")
-        return None
-    except ValueError:
-        problems.append(f"{name}: the file is not UTF-8 text")
-        return None
-    if len(content) > _MAX_FILE_BYTES:
-        problems.append(f"{name}: the file is larger than {_MAX_FILE_BYTES // 2**20} MiB")
-        return None
-    if not text.strip():
-        problems.append(f"{name}: the file is empty")
-        return None
-    return text
 
 
 def _read_tables(environ: Mapping[str, str], problems: list[str]) -> Tables:
@@ -306,10 +322,15 @@ def _from_kubernetes(name: str, value: str) -> bool:
 # --- what does not fit together -------------------------------------------------------------------------
 
 
-def _contradictions(values: _Values, tables: Tables) -> Iterator[str]:
-    yield from _embedder_contradictions(values["embedder"])
-    yield from _store_contradictions(values["store"])
-    yield from _source_contradictions(values["source"], tables)
+def _contradictions(values: _Values, tables: Tables, own: Mapping[str, OwnValues]) -> Iterator[str]:
+    for section, check in (("embedder", _embedder_contradictions), ("store", _store_contradictions)):
+        if not own or any(section not in said.given for said in own.values()):
+            yield from check(values[section], lambda field: f"{PREFIX}{section}__{field}".upper())  # noqa: B023
+        for name, said in own.items():
+            if section in said.given:
+                path = f"tables.{name}.{section}."
+                yield from check(said.over(section, values[section]), lambda field: path + field)  # noqa: B023
+    yield from _source_contradictions(values["source"], tables, own)
     yield from registry_contradictions(f"{PREFIX}REGISTRY__", values["registry"])
     yield from _http_contradictions(values["http"])
     topics: tuple[str, ...] = values["kafka"].get("topics", ())
@@ -317,18 +338,18 @@ def _contradictions(values: _Values, tables: Tables) -> Iterator[str]:
     yield from _loops(values["dlq"], topics, tables)
 
 
-def _embedder_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
+def _embedder_contradictions(given: Mapping[str, Any], name: Callable[[str], str]) -> Iterator[str]:
     kind = given.get("kind")
     if kind not in EMBEDDER_MODELS:
         return
     if not given.get("model"):
-        yield f"{PREFIX}EMBEDDER__MODEL: required with the {kind} embedder, e.g. {EMBEDDER_MODELS[kind]}"
+        yield f"{name('model')}: required with the {kind} embedder, e.g. {EMBEDDER_MODELS[kind]}"
     if kind == "azure" and not given.get("base_url"):
-        yield f"{PREFIX}EMBEDDER__BASE_URL: required with the azure embedder: https://NAME.openai.azure.com"
+        yield f"{name('base_url')}: required with the azure embedder: https://NAME.openai.azure.com"
     if not given.get("api_key") and (kind != "openai" or not given.get("base_url")):
-        unless = f", unless {PREFIX}EMBEDDER__BASE_URL names a server that needs none"
+        unless = f", unless {name('base_url')} names a server that needs none"
         unless = unless if kind == "openai" else ""
-        yield f"{PREFIX}EMBEDDER__API_KEY: required with the {kind} embedder{unless}"
+        yield f"{name('api_key')}: required with the {kind} embedder{unless}"
 
 
 def _http_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
@@ -337,35 +358,37 @@ def _http_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
             yield f"{PREFIX}HTTP__{other.upper()}: required with {PREFIX}HTTP__{name.upper()}"
 
 
-def _store_contradictions(given: Mapping[str, Any]) -> Iterator[str]:
+def _store_contradictions(given: Mapping[str, Any], name: Callable[[str], str]) -> Iterator[str]:
     if given.get("dsn") and given.get("url"):
-        yield f"{PREFIX}STORE__DSN: given twice, also as {PREFIX}STORE__URL: keep one of them"
+        yield f"{name('dsn')}: given twice, also as {name('url')}: keep one of them"
     address = given.get("dsn") or given.get("url")
     kind = given.get("kind")
     if kind in STORE_URLS:
         if given.get("dsn"):
-            yield f"{PREFIX}STORE__DSN: the {kind} store has a URL: give {PREFIX}STORE__URL"
+            yield f"{name('dsn')}: the {kind} store has a URL: give {name('url')}"
         elif address is None:
-            yield f"{PREFIX}STORE__URL: required with the {kind} store, e.g. {STORE_URLS[kind]}"
+            yield f"{name('url')}: required with the {kind} store, e.g. {STORE_URLS[kind]}"
         return
     if kind != "pgvector":
         return
     if address is None:
-        yield f"{PREFIX}STORE__DSN: required with the pgvector store, e.g. postgresql://user@host/database"
+        yield f"{name('dsn')}: required with the pgvector store, e.g. postgresql://user@host/database"
     elif not _POSTGRES_DSN.match(address.get_secret_value()):
-        name = "DSN" if given.get("dsn") else "URL"
-        yield f"{PREFIX}STORE__{name}: must start with postgresql:// or be a list of key=value"
+        yield f"{name('dsn' if given.get('dsn') else 'url')}: {_NO_POSTGRES}"
 
 
-def _source_contradictions(given: Mapping[str, Any], tables: Tables) -> Iterator[str]:
+def _source_contradictions(
+    given: Mapping[str, Any], tables: Tables, own: Mapping[str, OwnValues]
+) -> Iterator[str]:
     dsn = given.get("dsn")
-    if dsn is not None:
-        if not _POSTGRES_DSN.match(dsn.get_secret_value()):
-            yield f"{PREFIX}SOURCE__DSN: must start with postgresql:// or be a list of key=value"
-        return
+    if dsn is not None and not _POSTGRES_DSN.match(dsn.get_secret_value()):
+        yield f"{PREFIX}SOURCE__DSN: {_NO_POSTGRES}"
     for name, table in tables.settings.items():
-        if "reread" in table.on_incomplete and "on_incomplete" in table.model_fields_set:
-            yield f"tables.{name}.on_incomplete: reread needs {PREFIX}SOURCE__DSN"
+        mine = own[name].over("source", given).get("dsn")
+        if mine is None and "reread" in table.on_incomplete and "on_incomplete" in table.model_fields_set:
+            yield f"tables.{name}.on_incomplete: reread needs {PREFIX}SOURCE__DSN, or the table's source_dsn"
+        elif mine is not None and mine is not dsn and not _POSTGRES_DSN.match(mine.get_secret_value()):
+            yield f"tables.{name}.source_dsn: {_NO_POSTGRES}"
 
 
 def _topic_contradictions(topics: tuple[str, ...], tables: Tables) -> Iterator[str]:

@@ -239,6 +239,11 @@ class EmbedderSettings(Section):
         default=None,
         description="Tokens that the provider allows in a minute; with several replicas, the share of each.",
     )
+    usd_per_million_tokens: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="What a million tokens cost, in USD, for the metrics of cost; by default the list price, "
+        "where it is known.",
+    )
     linger_ms: Milliseconds = Field(
         default=500, description="Longest wait for a call to fill, in milliseconds."
     )

@@ -18,6 +18,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    SecretStr,
     ValidationError,
     field_serializer,
     field_validator,
@@ -155,6 +156,10 @@ class TableSettings(Section):
     collection: Name | None = Field(
         default=None, description="Collection in the store; by default the table's id."
     )
+    vector: Name | None = Field(
+        default=None,
+        description="The named vector to fill, in collections whose points have several (qdrant, milvus).",
+    )
     embed: EmbedSettings = Field(description="What is embedded.")
     metadata: Annotated[tuple[tuple[Name, Name], ...], BeforeValidator(_metadata)] = Field(
         default=(),
@@ -207,6 +212,27 @@ class TableSettings(Section):
         default=(),
         description="Embedded fields that many documents (MongoDB) may lose one after the other; others are "
         "taken for renamed then, and halt the table.",
+    )
+
+    embedder: dict[Name, Any] | None = Field(
+        default=None,
+        repr=False,
+        exclude=True,
+        description="The table's own embedder: keys like the names of VECTIDE_EMBEDDER__..., over those.",
+    )
+    store: dict[Name, Any] | None = Field(
+        default=None,
+        repr=False,
+        exclude=True,
+        description="The table's own store: keys like the names of VECTIDE_STORE__..., over those.",
+    )
+    source_dsn: SecretStr | None = Field(
+        default=None,
+        exclude=True,
+        description="The database of the table's rows, where it is not that of VECTIDE_SOURCE__DSN.",
+    )
+    source_dsn_file: Name | None = Field(
+        default=None, exclude=True, description="The same, as the path of a file that holds it."
     )
 
     @field_validator("source")
@@ -441,6 +467,7 @@ def _mapping(name: str, table: TableSettings, template: Template) -> TableMappin
         on_truncate=table.on_truncate,
         may_vanish=table.may_vanish,
         filters=tuple(_filters(table)),
+        vector=table.vector,
     )
 
 
@@ -455,16 +482,18 @@ def _shared_sources(sources: Mapping[str, str]) -> Iterator[str]:
 
 
 def _shared_collections(mappings: Sequence[TableMapping]) -> Iterator[str]:
-    """A name has one index in a collection, and tenants are kept apart in one way."""
+    """A collection has one vector that is filled, one index for a name, and one tenant."""
     for at, mine in enumerate(mappings):
         for other in mappings[:at]:
             if mine.collection != other.collection:
                 continue
-            if mine.tenant != other.tenant:
-                yield (
-                    f"tables.{mine.table}.tenant: is {mine.tenant or 'not given'} here and "
-                    f"{other.tenant or 'not given'} in tables.{other.table}, of the same collection"
-                )
+            pairs = (("tenant", mine.tenant, other.tenant), ("vector", mine.vector, other.vector))
+            for key, here, there in pairs:
+                if here != there:
+                    yield (
+                        f"tables.{mine.table}.{key}: is {here or 'not given'} here and "
+                        f"{there or 'not given'} in tables.{other.table}, of the same collection"
+                    )
             theirs = {by.name: by.type for by in other.filters}
             for by in mine.filters:
                 if theirs.get(by.name, by.type) != by.type:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -14,12 +15,21 @@ from tests.answers import answering
 from vectide import stores
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import STAMP_KEY
-from vectide.ports import APPLIED, SUPERSEDED, AdapterError, CollectionSpec, Deadline, Remove, StartupRefused
+from vectide.ports import (
+    APPLIED,
+    MISSING,
+    SUPERSEDED,
+    AdapterError,
+    CollectionSpec,
+    Deadline,
+    Remove,
+    StartupRefused,
+)
 from vectide.stores.chroma import ChromaStore
 from vectide.stores.chroma_http import NAMES, read_error
 from vectide.stores.http_calls import failure_of
 from vectide.testing.chroma_server import ChromaServer
-from vectide.testing.points import patch, put, row, vector
+from vectide.testing.points import patch, put, row, stamp, vector
 
 SPEC = CollectionSpec("items", 4, "test/model/4")
 In = Callable[[float], Deadline]
@@ -201,3 +211,32 @@ def test_more_removals_than_a_page_are_made(chroma: ChromaStore, deadline: Deadl
         chroma.write("items", [put(one) for one in rows[start : start + 200]], deadline)
     chroma.write("items", [Remove(one, ()) for one in rows[:350]], deadline)
     assert chroma.count("items", deadline) == 50
+
+
+# --- late writers ---------------------------------------------------------------------------------------
+
+
+class Suspended(ChromaStore):
+    """Does something between the read and the change of its next write."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def _fetch(self, *arguments: Any) -> Any:
+        held = super()._fetch(*arguments)
+        act, self.meanwhile = self.meanwhile, None
+        if act is not None:
+            act()
+        return held
+
+
+def test_a_late_put_of_a_row_that_was_deleted_since_does_not_bring_it_back(
+    chroma_server: ChromaServer, database: str, chroma: ChromaStore, deadline: Deadline
+) -> None:
+    """Invariant 3: the store updates what is there, and nothing else. Its neighbours are written."""
+    late = [replace(put(row(i), 5, text="late"), only_if_present=True) for i in (1, 2)]
+    chroma.write("items", [put(row(1), 1), put(row(2), 1)], deadline)
+    with closing(Suspended(chroma_server.url, database=database)) as zombie:
+        zombie.meanwhile = lambda: chroma.write("items", [Remove(row(1), ())], deadline)
+        assert zombie.write("items", [*late, put(row(3), 5)], deadline) == [MISSING, APPLIED, APPLIED]
+    found = chroma.stamps("items", [row(1), row(2), row(3)], deadline)
+    assert found == [None, stamp(5, text="late"), stamp(5)]

@@ -62,6 +62,8 @@ def test_a_table_is_proposed_from_its_types_and_its_rows(
     connector = json.loads(connector_file.read_text(encoding="utf-8"))["config"]
     assert connector["topic.prefix"] == "shop"
     assert connector["table.include.list"] == f"{schema}\\.products"
+    assert connector["topic.creation.default.partitions"] == "-1"  # that Connect makes the topics at all
+    assert connector["topic.creation.default.replication.factor"] == "-1"
     assert connector["database.hostname"] == "localhost"
     assert postgres.password not in connector_file.read_text(encoding="utf-8")
 

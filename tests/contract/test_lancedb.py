@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,18 @@ from vectide import stores
 from vectide.core.failures import Failure, Kind
 from vectide.ports import (
     APPLIED,
+    MISSING,
     AdapterError,
     CollectionSpec,
     Deadline,
+    Remove,
     Scannable,
     Searchable,
     StartupRefused,
 )
 from vectide.stores.lancedb import LanceDbStore
 from vectide.stores.lancedb_errors import failure_of
-from vectide.testing.points import patch, put, row, vector
+from vectide.testing.points import patch, put, row, stamp, vector
 
 SPEC = CollectionSpec("items", 4, "test/model/4")
 
@@ -156,3 +159,32 @@ def test_filters_are_only_data(lance: LanceDbStore, deadline: Deadline) -> None:
     found = lance.search("items", vector(1.0), 5, deadline, {hostile: hostile})
     assert [hit.row for hit in found] == [row(1)]
     assert lance.search("items", vector(1.0), 5, deadline, {"a": hostile}) == []
+
+
+# --- late writers ---------------------------------------------------------------------------------------
+
+
+class Suspended(LanceDbStore):
+    """Does something between the read and the change of its next write."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def _fetch(self, *arguments: Any) -> Any:
+        held = super()._fetch(*arguments)
+        act, self.meanwhile = self.meanwhile, None
+        if act is not None:
+            act()
+        return held
+
+
+def test_a_late_put_of_a_row_that_was_deleted_since_does_not_bring_it_back(
+    tmp_path: Path, lance: LanceDbStore, deadline: Deadline
+) -> None:
+    """Invariant 3: the store updates what is there, and nothing else. Its neighbours are written."""
+    late = [replace(put(row(i), 5, text="late"), only_if_present=True) for i in (1, 2)]
+    lance.write("items", [put(row(1), 1), put(row(2), 1)], deadline)
+    with closing(Suspended(str(tmp_path))) as zombie:
+        zombie.meanwhile = lambda: lance.write("items", [Remove(row(1), ())], deadline)
+        assert zombie.write("items", [*late, put(row(3), 5)], deadline) == [MISSING, APPLIED, APPLIED]
+    found = lance.stamps("items", [row(1), row(2), row(3)], deadline)
+    assert found == [None, stamp(5, text="late"), stamp(5)]

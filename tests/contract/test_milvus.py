@@ -30,7 +30,7 @@ from vectide.ports import (
 )
 from vectide.stores.milvus import MilvusStore
 from vectide.stores.milvus_errors import failure_of
-from vectide.stores.milvus_points import filter_index_of
+from vectide.stores.milvus_points import filter_index_of, schema_of
 from vectide.testing.milvus_server import MilvusServer
 from vectide.testing.points import patch, put, row, stamp, vector
 
@@ -226,5 +226,38 @@ def test_the_partitions_of_a_collection_are_those_that_it_was_made_with(
     assert key["name"] == "tenant"
     refused = {"plain": (tenant,), "shared": ()}
     for name, filters in refused.items():
-        with pytest.raises(StartupRefused, match=f"'{name}' has the tenant .*org.* use another collection"):
+        with pytest.raises(StartupRefused, match=f"'{name}' has tenant .*org.* use another collection"):
             store.prepare(CollectionSpec(name, 4, "s", filters=filters), deadline)
+
+
+def test_a_named_vector_is_written_and_the_others_stay(
+    store: MilvusStore, client: MilvusClient, deadline: Deadline
+) -> None:
+    """Somebody added a vector to the points."""
+    spec = CollectionSpec("several", 4, "s", vector="title")
+    store.prepare(spec, deadline)
+    client.drop_collection("several")
+    schema = schema_of(4, "title")
+    schema.add_field("image", DataType.FLOAT_VECTOR, dim=2, nullable=True)
+    indexes = MilvusClient.prepare_index_params()
+    for field in ("title", "image"):
+        indexes.add_index(field, index_type="AUTOINDEX", metric_type="COSINE")
+    client.create_collection("several", schema=schema, index_params=indexes)
+    store.prepare(spec, deadline)
+    store.write("several", [put(row(1), 1)], deadline)
+    client.upsert("several", [{"id": row(1).head_id, "image": [0.0, 1.0]}], partial_update=True)
+    for write in (put(row(1), 2, at=vector(0, 1.0)), patch(row(1), 3, metadata={"a": 1})):
+        assert store.write("several", [write], deadline) == [APPLIED]
+    [found] = client.query("several", filter="", limit=9, output_fields=["image", "title"])
+    assert (found["image"], found["title"]) == ([0.0, 1.0], [0.0, 1.0, 0.0, 0.0])
+    [hit] = store.search("several", vector(0, 1.0), 5, deadline, {"a": 1})
+    assert hit.score == pytest.approx(1.0)
+
+
+def test_a_vector_needs_a_name_that_is_free_and_stays(store: MilvusStore, deadline: Deadline) -> None:
+    for name in ("text", "tenant", "no name"):
+        with pytest.raises(StartupRefused, match=f"cannot be named '{name}'"):
+            store.prepare(CollectionSpec("some", 4, "s", vector=name), deadline)
+    store.prepare(CollectionSpec("some", 4, "s", vector="title"), deadline)
+    with pytest.raises(StartupRefused, match="has vector title, but vector is configured"):
+        store.prepare(CollectionSpec("some", 4, "s"), deadline)

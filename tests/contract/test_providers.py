@@ -380,7 +380,7 @@ def test_settings_make_the_embedder(kind: str, provider: Provider) -> None:
             **{f"VECTIDE_EMBEDDER__{name.upper()}": str(value) for name, value in provider.settings.items()},
         }
     )
-    embedder = build_embedder(settings)
+    embedder = build_embedder(settings.embedder)
     assert embedder.space == provider.space
     embedder.close()
 

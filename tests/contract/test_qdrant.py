@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from vectide.core.failures import Failure, Kind
 from vectide.core.filters import FilterField, FilterType
 from vectide.ports import (
     APPLIED,
+    MISSING,
     AdapterError,
     CollectionSpec,
     Deadline,
@@ -271,6 +273,27 @@ def test_a_late_writer_does_not_overwrite_what_came_after_its_read(
     assert qdrant.stamps("items", [row(1)], deadline) == [stamp(9, text="newer")]
 
 
+@pytest.mark.parametrize("name", [None, "text"])
+def test_a_late_put_of_a_row_that_was_deleted_since_does_not_bring_it_back(
+    server: QdrantServer, deadline: Deadline, name: str | None
+) -> None:
+    """Invariant 3: the server updates what is there, and nothing else. Its neighbours are written."""
+    late = [replace(put(row(i), 5, text="late"), only_if_present=True) for i in (1, 2)]
+    with closing(QdrantStore(server.url, vector=name)) as zombie, closing(QdrantStore(server.url)) as other:
+        for store in (zombie, other):
+            store.prepare(replace(SPEC, vector=name), deadline)
+        zombie.write("items", [put(row(1), 1), put(row(2), 1)], deadline)
+        Between(server, lambda: other.write("items", [Remove(row(1), ())], deadline))
+        if name is None:
+            assert zombie.write("items", late, deadline) == [MISSING, APPLIED]
+        else:  # a vector can only be updated by id, which fails; the driver tries again
+            told = failure(lambda: zombie.write("items", late, deadline))
+            assert (told.kind, told.cause) == (Kind.TRANSIENT, "conflict")
+        assert zombie.write("items", late, deadline) == [MISSING, APPLIED]
+        found = zombie.stamps("items", [row(1), row(2)], deadline)
+    assert found == [None, stamp(5, text="late")]
+
+
 @pytest.mark.parametrize(("first", "then"), [(9, 5), (5, 9)])
 def test_of_two_inserts_at_the_same_time_the_newer_one_stays(
     server: QdrantServer, qdrant: QdrantStore, deadline: Deadline, first: int, then: int
@@ -309,6 +332,23 @@ def test_a_named_vector_is_written_and_the_others_stay(
     [seen] = client.retrieve("items", [row(1).head_id], with_vectors=True)
     assert isinstance(seen.vector, dict)
     assert seen.vector["image"] == [0.0, 1.0]
+
+
+def test_one_vector_of_a_collection_is_of_the_service(
+    server: QdrantServer, client: QdrantClient, deadline: Deadline
+) -> None:
+    """A stamp tells the text and the space of one: two that share it would embed in turns for ever."""
+    client.create_collection("items", {"text": params(), "title": params(), "image": params(2)})
+    text, title = (CollectionSpec("items", 4, "s", vector=name) for name in ("text", "title"))
+    with closing(QdrantStore(server.url)) as store:
+        store.prepare(text, deadline)
+    with closing(QdrantStore(server.url, vector="title")) as other:
+        for call in (other.verify, other.prepare):
+            with pytest.raises(
+                StartupRefused, match="has vector text of this service, but title is configured"
+            ):
+                call(title, deadline)
+        other.prepare(text, deadline)  # what the collection's spec says goes before
 
 
 @pytest.mark.parametrize(("named", "wanted"), [(True, None), (False, "text"), (True, "other")])

@@ -558,8 +558,31 @@ def test_a_put_only_for_a_row_that_is_there_is_conditional_as_well(updating: Poi
         pytest.skip("the store does not claim conditional writes")
     updating.write(put(row(1), 10))
     older = replace(put(row(1), 9, text="old"), only_if_present=True)
-    assert updating.write(older, put_chunk(row(1), 1)) == [SUPERSEDED, SUPERSEDED]
+    assert updating.write(older) == [SUPERSEDED]
+    if updating.store.capabilities.atomic_calls:
+        assert updating.write(older, put_chunk(row(1), 1)) == [SUPERSEDED, SUPERSEDED]
     assert chunks_of(updating, row(1)) == {0: ("text", {})}
+
+
+def test_a_late_put_never_outlives_the_removal_of_its_row(updating: Points) -> None:
+    """Invariant 3: whether it comes before or after. Whoever only reads first would bring it back."""
+    if updating.store.capabilities.kind == "memory":
+        pytest.skip("a simulation has no threads")
+    rows = [row(i) for i in range(3)]
+    for turn in range(8):
+        updating.write(*(put(one, 2 * turn) for one in rows))
+        late = [replace(put(one, 2 * turn + 1, text="late"), only_if_present=True) for one in rows]
+        told: list[Any] = []
+
+        def work(worker: int, late: list[Put] = late, told: list[Any] = told) -> None:
+            if worker:
+                told += updating.write(*late)
+            else:
+                updating.write(*(Remove(one, (one.head_id,)) for one in rows))
+
+        in_threads(2, work)
+        assert updating.stamps(*rows) == [None] * 3
+        assert set(told) <= {APPLIED, MISSING}
 
 
 def test_later_chunks_are_left_alone_where_a_put_met_no_row(updating: Points) -> None:
@@ -894,6 +917,25 @@ def test_a_value_of_another_type_than_declared_is_kept(backend: Any, deadline: D
         assert points.metadata(row(i)) == {"size": value, "color": value, "sold": value}
         hits = points.search(vector(1.0), size=value, color=value, sold=value)
         assert [hit.row for hit in hits] in ([row(i)], []), value
+
+
+def test_a_table_may_fill_a_vector_by_its_name(backend: Any, deadline: Deadline) -> None:
+    if not backend.store.capabilities.named_vectors:
+        pytest.skip("the store does not claim named vectors")
+    backend.store.prepare(CollectionSpec("named", 4, "s", vector="title"), deadline)
+    backend.store.prepare(CollectionSpec("unnamed", 4, "s"), deadline)
+    for name in ("named", "unnamed"):
+        points = Points(backend.store, deadline, name)
+        points.write(put(row(1), 1, at=vector(1.0)), put(row(2), 1, at=vector(0, 1.0)))
+        points.write(put(row(1), 2, at=vector(0, 0, 1.0)), patch(row(2), 2, metadata={"a": 1}))
+        assert [hit.row for hit in points.search(vector(0, 0, 1.0), 1)] == [row(1)]
+        assert [hit.row for hit in points.search(vector(1.0), a=1)] == [row(2)]
+        vectors = {point.row: point.vector.tolist() for point in points.scan(vectors=True)}  # type: ignore[union-attr]
+        assert vectors == {row(1): [0, 0, 1, 0], row(2): [0, 1, 0, 0]}
+        with backend.reopen() as again:
+            spec = CollectionSpec(name, 4, "s", vector="title" if name == "unnamed" else None)
+            with pytest.raises(StartupRefused, match="vector"):
+                again.prepare(spec, deadline)
 
 
 TENANTS = CollectionSpec("tenants", 4, "s", filters=(FilterField("org", FilterType.TEXT, tenant=True),))

@@ -53,7 +53,7 @@ def test_every_kind_is_here() -> None:
 @pytest.mark.parametrize("kind", EVERY)
 def test_a_store_is_made_of_all_its_settings_without_being_asked_anything(kind: str, tmp_path: Path) -> None:
     given = settings.load(environment(kind, EVERY[kind], tmp_path))
-    with closing(app.build_store(given)) as store:
+    with closing(app.build_store(given.store)) as store:
         assert store.capabilities.kind == kind
         assert isinstance(store, Searchable)
         assert isinstance(store, Verifiable)
@@ -64,10 +64,10 @@ def test_a_setting_of_no_use_is_refused_by_name(kind: str, tmp_path: Path) -> No
     useless = USELESS[kind]
     given = settings.load(environment(kind, {**EVERY[kind], useless: "x"}, tmp_path))
     with pytest.raises(StartupRefused, match=useless.lower()):
-        app.build_store(given)
+        app.build_store(given.store)
 
 
 def test_a_schema_of_postgresql_is_of_no_use_elsewhere(tmp_path: Path) -> None:
     given = settings.load(environment("qdrant", {**EVERY["qdrant"], "SCHEMA_NAME": "s"}, tmp_path))
     with pytest.raises(StartupRefused, match="schema"):
-        app.build_store(given)
+        app.build_store(given.store)

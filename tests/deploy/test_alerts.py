@@ -29,7 +29,6 @@ FILLED_IN = {
     "$__rate_interval": "5m",
     "$namespace": ".*",
     "$job": ".*",
-    "$usd_per_million_tokens": "0.02",
 }
 
 

@@ -17,6 +17,8 @@ from vectide.core.signals import Metric
 from vectide.core.template import Template
 from vectide.embedders.hashing import HashingEmbedder
 from vectide.jobs.parts import Parts, StreamPolicy
+from vectide.jobs.routes import Provider as CalledProvider
+from vectide.jobs.routes import Route, Routes, Target
 from vectide.jobs.stream import Stream
 from vectide.ports import (
     AdapterError,
@@ -44,6 +46,7 @@ SCAN_POINTS = 20
 POLL_S = 0.001
 DOWN = Failure(Kind.TRANSIENT, "server_error")
 GARBAGE = None
+NOTHING: Mapping[str, Any] = {}
 
 
 def table(name: str) -> TableMapping:
@@ -86,9 +89,10 @@ class VirtualClock:
 
 
 class VirtualExecutor:
-    """A call takes effect and returns ``takes_s`` of its pool after it was made (at the next look for
-    completions when 0), never while its pool is ``held``. With its pool in ``answers_held`` it takes effect
-    at once and only its answer is late."""
+    """A call takes effect and returns ``takes_s`` of its station after it was made (at the next look for
+    completions when 0), never while its station is ``held``. With its station in ``answers_held`` it takes
+    effect at once and only its answer is late. A station is meant by its name, with whom it calls or without.
+    """
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
@@ -113,6 +117,8 @@ class VirtualExecutor:
         ]
 
     def submit(self, pool: str, call: Callable[[], Any], done: Callable[[Completion], None]) -> None:
+        if pool not in self.takes_s.keys() | self.held | self.answers_held:
+            pool = pool.split(" ")[0]
         if pool in self.answers_held:
             answer = _run(call, done)
             call = partial(_repeat, answer)
@@ -398,11 +404,12 @@ class Drawer:
 
 
 class Counters:
-    """Telemetry that remembers: counters by name and by name with labels, gauges and observed values by name
-    with labels."""
+    """Telemetry that remembers: counters by name and by name with labels (``sums``: not rounded), gauges and
+    observed values by name with labels."""
 
     def __init__(self) -> None:
         self.counts: Counter[Any] = Counter()
+        self.sums: dict[Any, float] = defaultdict(float)
         self.gauges: dict[Any, float] = {}
         self.observed: dict[Any, list[float]] = defaultdict(list)
 
@@ -411,6 +418,7 @@ class Counters:
         assert labels.keys() == set(name.labels)
         self.counts[name] += int(amount)
         self.counts[name, *labels.values()] += int(amount)
+        self.sums[name, *labels.values()] += amount
 
     def gauge(self, name: str, value: float, /, **labels: str) -> None:
         self.gauges[name, *labels.values()] = value
@@ -433,6 +441,8 @@ class Events:
 
 class Pump:
     """One process: a stream and the parts around it. The log and the store may be those of an earlier one.
+    ``embedding`` and ``storing``: how provider and store are called; ``others``: the way of the rows
+    of tables that go elsewhere, given that of those that do not.
 
     Every step checks that the books balance (invariant 12) and that no commit passes what is unsettled
     (invariant 1).
@@ -447,6 +457,9 @@ class Pump:
         replays: ReplayDesk | None = None,
         limits: EmbedderLimits | None = None,
         now_s: float = VirtualClock.now_s,
+        embedding: Mapping[str, Any] = NOTHING,
+        storing: Mapping[str, Any] = NOTHING,
+        others: Callable[[Route], Routes] = lambda usual: {},
         **policy: Any,
     ) -> None:
         self.log = log
@@ -460,12 +473,14 @@ class Pump:
         self.telemetry = Counters()
         self.events = Events()
         by_topic = {mapping.source: mapping for mapping in tables}
+        usual = Route(
+            CalledProvider("models", self.provider, **embedding), Target("store", self.store, **storing)
+        )
         parts = Parts(
             source=self.source,
             decode=lambda record: self.log.decode(record),
             mapping_of=by_topic.get,
-            embedder=self.provider,
-            store=self.store,
+            routes={**{mapping.table: usual for mapping in tables}, **others(usual)},
             dead_letters=self.letters,
             executor=self.executor,
             clock=self.clock,

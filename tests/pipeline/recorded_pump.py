@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from tests.routes import shared_route
 
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, Record, Row
 from vectide.embedders.hashing import HashingEmbedder, expected_vector
 from vectide.jobs.parts import Parts, StreamPolicy
+from vectide.jobs.routes import Provider, Target
 from vectide.jobs.stream import Stream
 from vectide.ports import (
     AdapterError,
@@ -195,15 +197,15 @@ class Pump:
             source=self.source,
             decode=decode,
             mapping_of=lambda topic: mapping if mapping.matches(topic) else None,
-            embedder=self._embedder,
-            store=self.store,
+            routes=shared_route(
+                [mapping], Provider("models", self._embedder), Target("store", self.store), reader
+            ),
             dead_letters=self.letters,
             executor=DirectExecutor(self._clock),
             clock=self._clock,
             telemetry=silent,
             log=silent,
             random=lambda: 0.5,
-            reader=reader,
         )
         policy = StreamPolicy(breaker=replace(StreamPolicy().breaker, in_a_row=1_000, window=10_000))
         self._stream = Stream(parts, policy)

@@ -148,7 +148,11 @@ class Shop:
 
     def committed(self) -> int:
         """The group's committed offset; negative when there is none."""
-        config = {"bootstrap.servers": self.broker.bootstrap, "group.id": self.group, "log_level": 0}
+        return self.committed_by(self.group)
+
+    def committed_by(self, group: str) -> int:
+        """The committed offset of the group of another shop."""
+        config = {"bootstrap.servers": self.broker.bootstrap, "group.id": group, "log_level": 0}
         with closing(Consumer(config)) as consumer:
             (found,) = consumer.committed([TopicPartition(self.topic, 0)], timeout=10)
         return int(found.offset)

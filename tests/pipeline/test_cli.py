@@ -14,6 +14,8 @@ from tests.pipeline.shop import RECORDINGS, Shop, running, until
 from tests.pipeline.verbs import Ran, Vectide
 
 from vectide import __version__
+from vectide.cli_output import result
+from vectide.jobs.check import Result, Verdict
 from vectide.settings import describe
 from vectide.testing.broker import BrokerProcess
 from vectide.testing.embedding_server import EmbeddingServer
@@ -113,6 +115,11 @@ def test_check_says_when_nobody_knows_whether_chunks_fit_the_model(vectide: Vect
         for told in (known, whole):
             ran = vectide(told, "check", "--json", "--timeout", "0.3")
             assert detail(ran, "embedder").endswith(" dimensions -> ")
+
+
+def test_the_name_of_a_check_stands_apart_however_long_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    result(Result("source of a_table_with_a_long_name", Verdict.OK, "all is well"))
+    assert "a_table_with_a_long_name all is well" in capsys.readouterr().out
 
 
 def test_check_verifies_an_existing_collection(vectide: Vectide, shop: Shop) -> None:

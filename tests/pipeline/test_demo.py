@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,14 +22,19 @@ from vectide import codecs, settings
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Deleted, Position, Record, Row, Stamp, Upserted, listed_hash, text_hash
 from vectide.demo import catalogue, verify
+from vectide.demo.keepers import DEFAULT_STORE, STORES
+from vectide.demo.main import run
 from vectide.demo.readings import Readings
 from vectide.demo.shop import Change, Kind, Shop
-from vectide.embedders.hashing import expected_vector
+from vectide.embedders.hashing import HashingEmbedder, expected_vector
+from vectide.jobs.executor import SystemClock
 from vectide.ports import Codec, Matrix, Stored
 from vectide.testing.fold import Expected
+from vectide.testing.store import CAPABILITIES
 
 NOW_MS = 1_795_243_356_000
 DIMENSIONS = 8
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +102,7 @@ def test_generated_records_decode_to_the_rows_of_the_shop(
 ) -> None:
     shop = Shop(catalogue.rows_after(recorded), seed=1)
     records = [*recorded, *(record for change in changes_of(shop, 500) for record in change.records)]
-    expected = verify.folded(records, codec, mapping)
+    expected = verify.folded(records, codec, mapping, CAPABILITIES)
     alive = {
         Row.of(mapping.table, {"id": id_}): row
         for id_, row in shop.rows.items()
@@ -156,6 +162,18 @@ def stored() -> list[Stored]:
 
 def test_a_store_that_equals_the_fold_has_no_differences(stored: list[Stored]) -> None:
     assert verify.differences(EXPECTED, stored, embed) == []
+
+
+def test_the_fold_is_what_the_store_can_hold(
+    recorded: list[Record], codec: Codec, mapping: TableMapping
+) -> None:
+    """Neither nulls nor the length of vectors are for every store."""
+    able = replace(CAPABILITIES, null_metadata=False, unit_vectors=True)
+    folded = verify.folded(recorded, codec, mapping, able)
+    assert folded.keys() == verify.folded(recorded, codec, mapping, CAPABILITIES).keys()
+    assert not any(None in wanted.metadata.values() for wanted in folded.values())
+    vectors = verify.embedding_all(HashingEmbedder(DIMENSIONS), SystemClock(), able)(["a", "b c d"])
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx([1.0, 1.0])
 
 
 def test_a_missing_row_is_a_difference(stored: list[Stored]) -> None:
@@ -265,6 +283,39 @@ def test_the_demo_verifies_itself_and_leaves_nothing_behind(open_folder: Path) -
     assert list(open_folder.iterdir()) == []
 
 
+@pytest.mark.nightly
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("store", [store for store in STORES if store != DEFAULT_STORE])
+def test_the_demo_verifies_every_store_that_it_runs_on(store: str, open_folder: Path) -> None:
+    with start_demo("--seconds", "2", "--store", store, folder=open_folder) as demo:
+        said, _ = demo.communicate(timeout=240)
+    assert demo.returncode == 0, said
+    assert f"VECTIDE_STORE__KIND={store}" in said
+    assert ("✗" not in said, "Verified" in said) == (True, True)
+    assert list(open_folder.iterdir()) == []
+
+
+def test_a_demo_on_a_store_that_it_does_not_know_says_on_which_it_runs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(store="pinecone", plain=True) == 2
+    assert "pgvector, qdrant, chroma, milvus, lancedb" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_demo_without_its_packages_names_the_extra(
+    store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vectide.demo.keepers.find_spec", lambda name: None)
+    assert run(store=store, plain=True) == 2
+    extra = "demo" if store == DEFAULT_STORE else f"demo-{store}"
+    said = " ".join(capsys.readouterr().out.split())
+    assert f'pip install "vectide[{extra}]"' in said
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    needed = {line.split(">")[0] for name in (store, "wordllama") for line in declared[name]}
+    assert needed <= {line.split(">")[0] for line in declared[extra]}
+
+
 def test_an_interrupted_demo_ends_everything_that_it_started(open_folder: Path) -> None:
     with start_demo("--seconds", "60", folder=open_folder) as demo:
         assert demo.stdout is not None
@@ -280,8 +331,9 @@ def test_an_interrupted_demo_ends_everything_that_it_started(open_folder: Path) 
     assert not any(map(alive, family))
 
 
-def test_the_worker_does_not_outlive_a_demo_that_is_killed(open_folder: Path) -> None:
-    with start_demo("--seconds", "60", folder=open_folder) as demo:
+@pytest.mark.parametrize("store", [DEFAULT_STORE, pytest.param("chroma", marks=pytest.mark.nightly)])
+def test_nothing_outlives_a_demo_that_is_killed(store: str, open_folder: Path) -> None:
+    with start_demo("--seconds", "60", "--store", store, folder=open_folder) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
             if "The shop is open" in line:

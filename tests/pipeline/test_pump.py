@@ -39,7 +39,7 @@ from vectide.testing.store import CAPABILITIES
 SECOND = (PRODUCTS.source, 1)
 PEOPLE = (USERS.source, 0)
 TIMEOUT = Failure(Kind.TRANSIENT, "timeout")
-ONE_CALL_OF_TEN: dict[str, Any] = {"embed": BatchLimits(items=10), "embed_concurrency": 1}
+ONE_CALL_OF_TEN: dict[str, Any] = {"embedding": {"batch": BatchLimits(items=10), "concurrency": 1}}
 
 
 def log_of(*changes: Change | None) -> Log:
@@ -200,7 +200,8 @@ def test_the_limits_of_the_provider_are_used_up_and_kept() -> None:
     keys = range(8 * allowed * minutes // 2)
     log = log_of(*(upsert(key, f"lamp {key}") for key in keys))
     log.append(*(upsert(key, f"user {key}") for key in keys), to=PEOPLE)
-    pump = Pump(log, embed=BatchLimits(items=8), embed_rates=Rates(allowed, 100_000), busy_wait_s=0.02)
+    called = {"batch": BatchLimits(items=8), "rates": Rates(allowed, 100_000)}
+    pump = Pump(log, embedding=called, busy_wait_s=0.02)
     pump.executor.takes_s = {"embed": 0.2, "write": 0.005, "lookup": 0.005}
     limiter = MostRecentMinute(allowed, 100_000)
 
@@ -214,8 +215,40 @@ def test_the_limits_of_the_provider_are_used_up_and_kept() -> None:
     assert pump.provider.tries - len(pump.provider.calls) < 0.01 * pump.provider.tries
     assert sum(len(call) == 8 for call in pump.provider.calls) > 0.99 * len(pump.provider.calls)
     assert any(len({text.split()[0] for text in call}) == 2 for call in pump.provider.calls)
-    assert pump.telemetry.gauges[signals.EMBED_ALLOWED,] == 8
-    assert 0 < pump.telemetry.gauges[signals.EMBED_HELD,] < 0.5
+    assert pump.telemetry.gauges[signals.EMBED_ALLOWED, "models"] == 8
+    assert 0 < pump.telemetry.gauges[signals.EMBED_HELD, "models"] < 0.5
+
+
+def test_tokens_and_their_cost_are_counted_for_each_table_and_what_was_saved_too() -> None:
+    log = log_of(upsert(1, "one two three"), upsert(2, "four"))
+    log.append(upsert(1, "five six"), to=PEOPLE)
+    pump = Pump(log, embedding={"usd_per_million_tokens": 0.5})
+    pump.run()
+    sums = pump.telemetry.sums
+    for table, tokens in (("products", 4), ("users", 2)):
+        assert sums[signals.EMBED_TOKENS, "models", table] == pytest.approx(tokens)
+        assert sums[signals.EMBED_COST, "models", table] == pytest.approx(tokens * 0.5 / 1e6)
+    log.append(upsert(1, "one two three"), upsert(2, "four", price=2))
+    log.append(upsert(3, "another"), upsert(3, "and another"), upsert(4, "and another"))
+    pump.run()
+    pump.run_for(1.1)
+    assert {
+        reason: sums[signals.TOKENS_SAVED, "products", reason]
+        for reason in ("unchanged", "merged", "duplicate")
+    } == {
+        "unchanged": (13 + 4) / 4,
+        "merged": 7 / 4,
+        "duplicate": 2,
+    }
+    assert sums[signals.COST_SAVED, "products", "duplicate"] == pytest.approx(2 * 0.5 / 1e6)
+
+
+def test_what_has_no_price_has_no_cost() -> None:
+    pump = Pump(log_of(upsert(1, "lamp"), upsert(1, "lamp")))
+    pump.run()
+    pump.run_for(1.1)
+    assert pump.count(signals.EMBED_TOKENS) == 1
+    assert not {signals.EMBED_COST, signals.COST_SAVED} & {name for name, *_ in pump.telemetry.sums}
 
 
 # --- order within a row ---------------------------------------------------------------------------------
@@ -487,10 +520,8 @@ def test_a_store_that_takes_ten_seconds_for_a_write_holds_up_the_intake_and_noth
     pump = Pump(
         log_of(*(upsert(key, f"text {key}") for key in range(1000))),
         records_in_flight=200,
-        embed=BatchLimits(items=batch),
-        embed_concurrency=calls,
-        write=BatchLimits(items=batch),
-        write_concurrency=writes,
+        embedding={"batch": BatchLimits(items=batch), "concurrency": calls},
+        storing={"write": BatchLimits(items=batch), "write_concurrency": writes},
         busy_wait_s=0.05,
     )
     pump.executor.takes_s["write"] = 10.0
@@ -515,7 +546,7 @@ def test_no_call_is_larger_than_the_provider_or_the_settings_allow(items: int, w
     pump = Pump(
         log_of(*(upsert(key, f"{'long ' * (key % 5)}text {key}") for key in range(100))),
         limits=EmbedderLimits(max_items=4, max_tokens=12),
-        embed=BatchLimits(items=items, weight=weight),
+        embedding={"batch": BatchLimits(items=items, weight=weight)},
     )
     pump.run()
     most, heaviest = min(items, 4), min(weight or 12, 12)

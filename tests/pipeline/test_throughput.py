@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from tests.routes import shared_route
 
 from vectide.codecs.debezium_json import DebeziumJson
 from vectide.core.batcher import BatchLimits
@@ -22,6 +23,7 @@ from vectide.core.model import Record
 from vectide.core.template import Template
 from vectide.jobs.executor import SystemClock, ThreadExecutor, tune_interpreter
 from vectide.jobs.parts import Parts, StreamPolicy
+from vectide.jobs.routes import Provider, Target
 from vectide.jobs.stream import Stream
 from vectide.ops.metrics import PrometheusTelemetry
 from vectide.ports import (
@@ -154,16 +156,20 @@ class NoLog:
 
 def texts_per_s(latency_s: float, batch: int, count: int) -> float:
     """The rate at which ``count`` rows of one partition are embedded on their way into a store."""
-    policy = StreamPolicy(embed=BatchLimits(items=batch), embed_concurrency=CONCURRENCY)
+    policy = StreamPolicy()
     source, provider, store = OnePartition(count), SlowProvider(latency_s), MemoryStore()
     store.prepare(CollectionSpec(TABLE.collection, DIMENSIONS, provider.space), Deadline.after(CLOCK, 10))
-    executor = ThreadExecutor(policy.pools)
+    routes = shared_route(
+        [TABLE],
+        Provider("models", provider, BatchLimits(items=batch), CONCURRENCY),
+        Target("memory", store),
+    )
+    executor = ThreadExecutor(policy.pools(routes))
     parts = Parts(
         source,
         DebeziumJson().decode,
         lambda _topic: TABLE,
-        provider,
-        store,
+        routes,
         NoLetters(),
         executor,
         CLOCK,

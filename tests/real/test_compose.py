@@ -120,6 +120,42 @@ def test_what_compose_starts_fills_the_store_and_keeps_it_equal(
         real_stack.connect.remove("shop")
 
 
+def test_what_init_proposes_runs_as_it_is(
+    real_stack: RealStack, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """From a table to its previews, on a broker that makes no topic by itself."""
+    with psycopg.connect(real_stack.postgres.dsn, autocommit=True) as admin:
+        admin.execute(b"CREATE DATABASE blog")
+    dsn = make_conninfo(real_stack.postgres.tcp_dsn, dbname="blog")
+    with psycopg.connect(dsn) as blog:
+        blog.execute(b"CREATE TABLE articles (id int PRIMARY KEY, title text, body text, written date)")
+        blog.execute(
+            b"INSERT INTO articles VALUES (1, 'Tomatoes', 'Water them in the morning.', '2026-05-01')"
+        )
+    target = ["--dsn", dsn, "--table", "articles", "--prefix", "blog"]
+    ran = vectide({}, "init", *target, "--directory", str(tmp_path))
+    assert ran.returncode == 0, ran.stderr
+    given = json.loads((tmp_path / "connector.json").read_text("utf-8"))
+    real_stack.connect.start(given["name"], given["config"])
+    try:
+        told = {
+            **environment,
+            "VECTIDE_TABLES_FILE": str(tmp_path / "tables.yaml"),
+            "VECTIDE_SOURCE__DSN": dsn,
+        }
+        wait_until(
+            "the table has become a topic",
+            lambda: vectide(told, "preview", "--json").stdout != "",
+            PATIENCE_S,
+        )
+        (event,) = map(json.loads, vectide(told, "preview", "--json").stdout.splitlines())
+        assert event["decision"] == "embed"
+        assert event["texts"][0]["text"] == "Tomatoes\n\nWater them in the morning."
+        assert event["metadata"] == {"id": 1, "written": "2026-05-01"}
+    finally:
+        real_stack.connect.remove(given["name"])
+
+
 def test_compose_runs_the_versions_that_are_tested_here() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
     assert services["kafka"]["image"].endswith(f":{KAFKA_VERSION}")

@@ -63,8 +63,8 @@ class SimExecutor:
         self.waits = waits
         #: Until when the process stands still: what was not on the wire by then is sent later.
         self.asleep_until_s = 0.0
-        #: Told of every call, by the name of its pool.
-        self.watch: Callable[[str], None] = lambda pool: None
+        #: Told of every call, by the name of its station.
+        self.watch: Callable[[str], None] = lambda station: None
         #: Told before every call takes effect.
         self.acts: Callable[[], None] = lambda: None
         #: When the process has something to do by itself.
@@ -97,7 +97,7 @@ class SimExecutor:
 
         self._pending.append(apply)
         self._clock.at(self._clock.now_s + self._rng.choice((0.0, 0.001, 0.01, 0.1)), apply)
-        self.watch(pool)
+        self.watch(pool.split(" ")[0])
 
     def _late_s(self) -> float:
         """For how long a call of a process that stands still is held up: on the wire, or until it wakes."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tests.routes import shared_route
 from tests.simulation.broker import SimCodec
 from tests.simulation.clock import SimExecutor
 from tests.simulation.group import SimSource
@@ -17,6 +18,7 @@ from vectide.core.batcher import BatchLimits
 from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import FailurePolicy
 from vectide.jobs.parts import Parts, StreamPolicy
+from vectide.jobs.routes import Provider, Routes, Target
 from vectide.jobs.stream import Stream
 
 GRACE_S = 4.0
@@ -63,15 +65,13 @@ class Process:
             self.source,
             codec.decode,
             TABLES.get,
-            world.provider,
-            world.store,
+            routes_of(scenario, world),
             world.letters,
             self.executor,
             world.clock,
             self.telemetry,
             log,
             world.rng.random,
-            None if scenario.ahead_s is None else world.reader,
             world.registry,
             codec.learn,
             SimDesk(world.replays),
@@ -86,13 +86,23 @@ class Process:
         self.executor.waits = self._alone or drains
 
 
+def routes_of(scenario: Scenario, world: World) -> Routes:
+    """The way of each table's rows."""
+    limits = limits_of(scenario)
+    provider = Provider("models", world.provider, limits)
+    target = Target("store", world.store, limits, limits)
+    reader = None if scenario.ahead_s is None else world.reader
+    return shared_route(TABLES.values(), provider, target, reader)
+
+
+def limits_of(scenario: Scenario) -> BatchLimits:
+    """What every call carries."""
+    return BatchLimits(items=scenario.batch_items, linger_s=0.05, quiet_s=0.002)
+
+
 def policy_of(scenario: Scenario, dead_in_a_row: int) -> StreamPolicy:
     """The numbers that the scenario's processes obey."""
-    limits = BatchLimits(items=scenario.batch_items, linger_s=0.05, quiet_s=0.002)
     return StreamPolicy(
-        lookup=limits,
-        embed=limits,
-        write=limits,
         records_in_flight=scenario.records_in_flight,
         bytes_in_flight=scenario.bytes_in_flight,
         poll_records=10,
@@ -100,7 +110,7 @@ def policy_of(scenario: Scenario, dead_in_a_row: int) -> StreamPolicy:
         revoke_drain_s=1.0,
         grace_s=GRACE_S,
         halt_probe_s=0.5,
-        reread=limits,
+        reread=limits_of(scenario),
         idle_wait_s=0.2,
         busy_wait_s=0.5,
         incomplete_patience_s=0.3,

@@ -11,9 +11,12 @@ from functools import partial
 
 import pytest
 
+from vectide.embedders.hashing import HashingEmbedder
 from vectide.jobs.executor import SystemClock, ThreadExecutor, tune_interpreter
 from vectide.jobs.parts import StreamPolicy
+from vectide.jobs.routes import Provider, Route, Target
 from vectide.ports import Completion, Deadline
+from vectide.testing.store import MemoryStore
 
 PATIENCE_S = 10.0
 
@@ -67,11 +70,29 @@ def test_waiting_for_results_ends_in_time(executor: ThreadExecutor) -> None:
     assert 0.04 < time.monotonic() - started_s < PATIENCE_S
 
 
-def test_the_most_urgent_results_are_those_of_the_provider() -> None:
-    policy = StreamPolicy(embed_concurrency=3, write_concurrency=2, lookup_concurrency=1)
-    urgent = ["embed", "schema", "dead_letter", "purge", "write", "reread", "lookup", "replay"]
-    assert list(policy.pools) == urgent
-    assert [policy.pools[name] for name in ("embed", "write", "lookup")] == [3, 2, 1]
+def test_the_most_urgent_results_are_those_of_the_providers() -> None:
+    """And what is called has threads of its own: one that hangs takes none of another's."""
+    embedder, stores = HashingEmbedder(8), (MemoryStore(), MemoryStore())
+    provider = Provider("models", embedder, concurrency=3)
+    one = Target("one", stores[0], write_concurrency=2, lookup_concurrency=1)
+    routes = {
+        "a": Route(provider, one),
+        "b": Route(provider, Target("two", stores[1])),
+        "c": Route(provider, one),
+    }
+    assert list(StreamPolicy().pools(routes).items()) == [
+        ("embed models", 3),
+        ("schema", 2),
+        ("dead_letter", 1),
+        ("purge one", 1),
+        ("purge two", 1),
+        ("write one", 2),
+        ("write two", 4),
+        ("reread", 2),
+        ("lookup one", 1),
+        ("lookup two", 2),
+        ("replay", 1),
+    ]
 
 
 def test_the_interpreter_is_tuned_for_threads_that_wait() -> None:

@@ -106,7 +106,7 @@ def test_every_metric_of_the_catalogue_can_be_used_and_is_exposed() -> None:
 
 
 def test_metrics_without_labels_start_at_zero() -> None:
-    assert samples(PrometheusTelemetry(), signals.EMBED_TOKENS) == {(): 0}
+    assert samples(PrometheusTelemetry(), signals.LANES) == {(): 0}
 
 
 def test_two_telemetries_share_nothing() -> None:

@@ -21,8 +21,10 @@ SECRETS = {
     "Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}",
     "JSON web token": r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
     "OpenAI key": r"\bsk-(?:proj-)?[A-Za-z0-9_-]{32,}",
+    "Pinecone key": r"\bpcsk_[A-Za-z0-9]{4,8}_[A-Za-z0-9]{40,}",
     "private key": r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----\s+[A-Za-z0-9+/]{40,}",
     "Slack token": r"\bxox[abpr]-[A-Za-z0-9-]{20,}",
+    "Voyage key": r"\bpa-[A-Za-z0-9_-]{40,}",
 }
 
 
@@ -49,6 +51,8 @@ def test_no_file_of_the_repository_holds_a_credential() -> None:
         ("AWS key", "AKIA" + "A" * 16),
         ("GitHub token", "ghp_" + "a" * 36),
         ("OpenAI key", "sk-" + "a" * 48),
+        ("Pinecone key", "pcsk_5aBc6_" + "a" * 48),
+        ("Voyage key", "pa-" + "a" * 43),
         ("private key", "-----BEGIN RSA " + "PRIVATE KEY-----\n" + "M" * 64),
     ],
 )

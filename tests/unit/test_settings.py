@@ -325,7 +325,7 @@ def test_the_pgvector_store_needs_one_address() -> None:
 
 def test_a_table_that_asks_for_re_reads_needs_a_source_and_the_default_does_not() -> None:
     asks = "products: {source: shop.public.products, embed: {columns: [name]}, on_incomplete: [reread]}"
-    problem = "tables.products.on_incomplete: reread needs VECTIDE_SOURCE__DSN"
+    problem = "tables.products.on_incomplete: reread needs VECTIDE_SOURCE__DSN, or the table's source_dsn"
     assert problems_of(VECTIDE_TABLES=asks) == [problem]
     dsn = "postgresql://reader@shop/shop"
     assert loaded(VECTIDE_TABLES=asks, VECTIDE_SOURCE__DSN=dsn).source.address == dsn

@@ -356,3 +356,12 @@ def test_tables_of_one_collection_agree_on_the_tenant() -> None:
     assert problem == (
         "tables.second.tenant: is not given here and org in tables.first, of the same collection"
     )
+
+
+def test_tables_of_one_collection_fill_the_same_vector() -> None:
+    one = {"source": "a.b", "embed": {"columns": ["x"]}, "collection": "c", "vector": "title"}
+    tables = {"first": one, "second": one | {"source": "a.c", "vector": "body"}}
+    [problem] = parse_tables(json.dumps(tables)).problems
+    assert problem == "tables.second.vector: is body here and title in tables.first, of the same collection"
+    tables["second"]["vector"] = "title"
+    assert [mapping.vector for mapping in read(json.dumps(tables)).mappings] == ["title", "title"]

@@ -147,9 +147,9 @@ def problems(chunk_tokens: int, **embedder: str) -> list[str]:
             **{f"VECTIDE_EMBEDDER__{name.upper()}": value for name, value in embedder.items()},
         }
     )
-    made = build_embedder(settings)
+    made = build_embedder(settings.embedder)
     made.close()
-    return chunk_problems(settings, made)
+    return chunk_problems(settings, {"docs": made})
 
 
 def test_a_chunk_size_beyond_what_the_model_reads_is_refused_with_both_numbers(tokenizer: str) -> None:

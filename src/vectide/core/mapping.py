@@ -85,7 +85,8 @@ class TableMapping:
     ``types`` names the type of columns (also of key columns) for events that do not tell it. ``where``: rows
     that do not match it have no points. ``on_truncate``: ``purge`` removes all points, ``skip`` none.
     ``may_vanish``: embedded fields that any number of documents may lose, without an alarm. ``filters``: the
-    metadata that searches filter by.
+    metadata that searches filter by. ``vector``: the named vector of the collection's points that is filled,
+    where they have several.
     Building one raises :class:`MappingError` with every problem found.
     """
 
@@ -105,6 +106,7 @@ class TableMapping:
     on_truncate: str = "purge"
     may_vanish: tuple[str, ...] = ()
     filters: tuple[FilterField, ...] = ()
+    vector: str | None = None
 
     def __post_init__(self) -> None:
         problems = [

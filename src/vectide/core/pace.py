@@ -121,11 +121,14 @@ class Pace:
         requests, tokens = self._requests, self._tokens
         return max(requests.free_s, requests.held_until_s, tokens.free_s, tokens.held_until_s)
 
+    def billed(self, estimated: int) -> float:
+        """What so many estimated tokens are probably billed as."""
+        return estimated * (1.0 if self._billed_share is None else self._billed_share)
+
     def depart(self, estimated: int, now_s: float) -> Charge:
         """A call with so many tokens, estimated, departs. Exactly one of :meth:`answered`, :meth:`ended` and
         :meth:`undo` follows."""
-        share = 1.0 if self._billed_share is None else self._billed_share
-        charge = Charge(estimated, estimated * share)
+        charge = Charge(estimated, self.billed(estimated))
         self._requests.depart(1.0, now_s)
         self._tokens.depart(charge.tokens, now_s)
         return charge

@@ -61,6 +61,8 @@ LABELS: Final[Mapping[str, str]] = {
     ),
     "reason": "why a change was skipped or a text was not sent; a closed set for each metric",
     "station": "schema, lookup, reread, embed, write, dead_letter, purge or replay",
+    "provider": "name of the embedding provider that is called; empty at other stations",
+    "store": "name of the store that is called; empty at other stations",
     "cause": "short name of a failure, from the closed set of the adapter that saw it",
     "state": "starting, running, waiting, halted or stopping",
     "metric": "name of a metric of this catalogue",
@@ -160,8 +162,29 @@ TEXTS_SAVED: Final = Metric(
     "to another text of the batch) or replay (already stored).",
     ("table", "reason"),
 )
+TOKENS_SAVED: Final = Metric(
+    "vectide_tokens_saved_total",
+    "counter",
+    "Tokens of the texts that needed no embedding call, estimated.",
+    ("table", "reason"),
+)
+COST_SAVED: Final = Metric(
+    "vectide_cost_saved_usd_total",
+    "counter",
+    "What those tokens would have cost, in USD.",
+    ("table", "reason"),
+)
 EMBED_TOKENS: Final = Metric(
-    "vectide_embed_tokens_total", "counter", "Tokens that the embedding provider billed, where it says."
+    "vectide_embed_tokens_total",
+    "counter",
+    "Tokens that the embedding provider billed; estimated where it does not say.",
+    ("provider", "table"),
+)
+EMBED_COST: Final = Metric(
+    "vectide_embed_cost_usd_total",
+    "counter",
+    "What those tokens cost, in USD, where the price is known.",
+    ("provider", "table"),
 )
 
 EMBED_ALLOWED: Final = Metric(
@@ -169,40 +192,43 @@ EMBED_ALLOWED: Final = Metric(
     "gauge",
     "Embedding calls that may be in flight now: as configured, or fewer after the provider asked to slow "
     "down.",
+    ("provider",),
 )
 EMBED_HELD: Final = Metric(
     "vectide_embed_held_seconds",
     "gauge",
     "Time until the limits per minute, or what the provider says is left of them, allow the next embedding "
     "call; 0 when they do.",
+    ("provider",),
 )
 
 # --- stations ----------------------------------------------------------------------------------------------
 
+_STATION: Final = ("station", "provider", "store")
 STATION_CALLS: Final = Metric(
-    "vectide_station_calls_total", "counter", "Calls made, retries included.", ("station",)
+    "vectide_station_calls_total", "counter", "Calls made, retries included.", _STATION
 )
 STATION_ERRORS: Final = Metric(
-    "vectide_station_errors_total", "counter", "Calls or single items that failed.", ("station", "cause")
+    "vectide_station_errors_total", "counter", "Calls or single items that failed.", (*_STATION, "cause")
 )
 STATION_RETRIES: Final = Metric(
-    "vectide_station_retries_total", "counter", "Calls that will be tried again.", ("station", "cause")
+    "vectide_station_retries_total", "counter", "Calls that will be tried again.", (*_STATION, "cause")
 )
 STATION_LATENCY: Final = Metric(
     "vectide_station_latency_seconds",
     "histogram",
     "Duration of one call, failed ones included.",
-    ("station",),
+    _STATION,
     LATENCY_BUCKETS,
 )
 STATION_BATCH: Final = Metric(
-    "vectide_station_batch_items", "histogram", "Items in one call.", ("station",), BATCH_BUCKETS
+    "vectide_station_batch_items", "histogram", "Items in one call.", _STATION, BATCH_BUCKETS
 )
 STATION_QUEUED: Final = Metric(
-    "vectide_station_queued_items", "gauge", "Items waiting for a call or a retry.", ("station",)
+    "vectide_station_queued_items", "gauge", "Items waiting for a call or a retry.", _STATION
 )
 STATION_IN_FLIGHT: Final = Metric(
-    "vectide_station_in_flight_calls", "gauge", "Calls that have not returned.", ("station",)
+    "vectide_station_in_flight_calls", "gauge", "Calls that have not returned.", _STATION
 )
 
 # --- Kafka -------------------------------------------------------------------------------------------------

@@ -68,10 +68,10 @@ class Condition:
 OK = Condition()
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Station(Generic[T]):
-    """``random`` returns [0, 1) and jitters the back-off. ``pace``: how fast the peer may be called, told of
-    each call by the caller.
+    """``random`` returns [0, 1) and jitters the back-off. ``provider`` or ``store`` is the name of what is
+    called, where there may be several. ``pace``: how fast it may be called, told of each call by the caller.
 
     ``concurrency`` bounds the calls in flight. A peer that asks to slow down gets half as many of them, and
     one more for each round of calls that succeed. Batches that are too large for the peer are halved, those
@@ -83,6 +83,8 @@ class Station(Generic[T]):
     concurrency: int
     random: Callable[[], float]
     policy: FailurePolicy = DEFAULT_POLICY
+    provider: str = ""
+    store: str = ""
     pace: Pace | None = None
     in_flight: list[Unit[T]] = field(default_factory=list)
     _batcher: Batcher[T] = field(init=False)
@@ -103,6 +105,16 @@ class Station(Generic[T]):
     def __post_init__(self) -> None:
         self._batcher = Batcher(self.limits)
         self._window = self.concurrency
+
+    @property
+    def full_name(self) -> str:
+        """What is done, and by whom."""
+        return " ".join(filter(None, (self.name, self.provider, self.store)))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Of its metrics."""
+        return {"station": self.name, "provider": self.provider, "store": self.store}
 
     @property
     def queued(self) -> int:

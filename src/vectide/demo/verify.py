@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Deleted, Record, Row, Upserted, listed_hash, text_hash
-from vectide.ports import Clock, Codec, Deadline, Embedder, Matrix, Scannable, Stored
+from vectide.ports import Capabilities, Clock, Codec, Deadline, Embedder, Matrix, Scannable, Stored
 from vectide.testing.fold import Expected, Fold
 
 _PAGE = 1000
@@ -18,14 +19,16 @@ _TIMEOUT_S = 60.0
 EmbedAll = Callable[[Sequence[str]], Matrix]
 
 
-def folded(records: Iterable[Record], codec: Codec, mapping: TableMapping) -> dict[Row, Expected]:
-    """What a store must hold after these records, each partition's in their order."""
+def folded(
+    records: Iterable[Record], codec: Codec, mapping: TableMapping, able: Capabilities
+) -> dict[Row, Expected]:
+    """What a store that can do this must hold after these records, each partition's in their order."""
     fold = Fold(mapping)
     for record in records:
         change = codec.decode(record)
         if isinstance(change, Upserted | Deleted):
             fold.apply(change)
-    return fold.rows
+    return {row: replace(wanted, metadata=able.legal(wanted.metadata)) for row, wanted in fold.rows.items()}
 
 
 def stored_points(store: Scannable, collection: str, clock: Clock, *, vectors: bool = True) -> list[Stored]:
@@ -40,8 +43,9 @@ def stored_points(store: Scannable, collection: str, clock: Clock, *, vectors: b
             return points
 
 
-def embedding_all(embedder: Embedder, clock: Clock) -> EmbedAll:
-    """The embedder for any number of texts, each embedded by itself and not as the worker batched it."""
+def embedding_all(embedder: Embedder, clock: Clock, able: Capabilities) -> EmbedAll:
+    """The embedder for any number of texts, each embedded by itself and not as the worker batched it; the
+    vectors as a store that can do this gives them back."""
 
     def embed(texts: Sequence[str]) -> Matrix:
         size = embedder.limits.max_items
@@ -49,7 +53,8 @@ def embedding_all(embedder: Embedder, clock: Clock) -> EmbedAll:
             embedder.embed(texts[start : start + size], Deadline.after(clock, _TIMEOUT_S)).vectors
             for start in range(0, len(texts), size)
         ]
-        return np.concatenate(parts) if parts else np.empty((0, embedder.dimensions), dtype=np.float32)
+        vectors = np.concatenate(parts) if parts else np.empty((0, embedder.dimensions), dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if able.unit_vectors else vectors
 
     return embed
 

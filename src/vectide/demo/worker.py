@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from vectide.demo.readings import Readings
+from vectide.testing.watcher import Watcher
 
-#: Kills the process named by its argument when standard input ends: a worker must not outlive a demo that
-#: was itself killed.
-_WATCHER: str = 'read -r _; kill -9 "$1" 2>/dev/null'
 _STOP_TIMEOUT_S = 30.0
 
 
@@ -38,7 +36,7 @@ class Worker:
         self._port = int(environment["VECTIDE_HTTP__PORT"])
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
-        self._watcher: subprocess.Popen[bytes] | None = None
+        self._watcher: Watcher | None = None
 
     @property
     def pid(self) -> int:
@@ -55,12 +53,7 @@ class Worker:
                 env=self._environment,
                 start_new_session=True,  # an interrupt typed at the terminal is the demo's
             )
-        self._watcher = subprocess.Popen(  # noqa: S603
-            ["/bin/sh", "-c", _WATCHER, "watcher", str(self.pid)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._watcher = Watcher(self.pid)
 
     def kill(self) -> None:
         """SIGKILL: no farewell of any kind. Returns when the process is gone."""
@@ -125,8 +118,7 @@ class Worker:
         """Only after the worker was waited for: until then its process id is nobody else's."""
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
-            watcher.kill()
-            watcher.communicate()
+            watcher.dismiss()
 
 
 def wait_until_ready(worker: Worker, timeout_s: float) -> float:

@@ -33,27 +33,27 @@ class Caller:
     ) -> None:
         """Run ``call`` on a worker; then exactly one of ``succeed`` and ``fail`` on the pump's thread."""
         started_s = self.now()
-        telemetry, name = self._parts.telemetry, station.name
-        telemetry.count(signals.STATION_CALLS, station=name)
-        telemetry.observe(signals.STATION_BATCH, len(unit.items), station=name)
+        telemetry, labels = self._parts.telemetry, station.labels
+        telemetry.count(signals.STATION_CALLS, **labels)
+        telemetry.observe(signals.STATION_BATCH, len(unit.items), **labels)
 
         def done(completion: Completion) -> None:
-            telemetry.observe(signals.STATION_LATENCY, self.now() - started_s, station=name)
-            failure = self._failure_of(name, completion.error)
+            telemetry.observe(signals.STATION_LATENCY, self.now() - started_s, **labels)
+            failure = self._failure_of(station.full_name, completion.error)
             if failure is None:
                 succeed(completion.result)
                 return
-            telemetry.count(signals.STATION_ERRORS, station=name, cause=failure.cause)
+            telemetry.count(signals.STATION_ERRORS, **labels, cause=failure.cause)
             fail(failure)
 
-        self._parts.executor.submit(name, call, done)
+        self._parts.executor.submit(station.full_name, call, done)
 
     def react(self, station: Station[T], unit: Unit[T], failure: Failure) -> DeadLetter | None:
         """Let the station decide about a failed unit. A :class:`DeadLetter` is the caller's to perform."""
         reaction = station.failed(unit, failure, self.now())
         self._parts.log.warning(
             "call_failed",
-            station=station.name,
+            station=station.full_name,
             cause=failure.cause,
             detail=failure.detail,
             items=len(unit.items),
@@ -61,7 +61,7 @@ class Caller:
         )
         if isinstance(reaction, DeadLetter):
             return reaction
-        self._parts.telemetry.count(signals.STATION_RETRIES, station=station.name, cause=failure.cause)
+        self._parts.telemetry.count(signals.STATION_RETRIES, **station.labels, cause=failure.cause)
         return None
 
     def _failure_of(self, name: str, error: BaseException | None) -> Failure | None:

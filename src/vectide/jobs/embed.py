@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from vectide.core import signals
 from vectide.core.failures import Failure
 from vectide.core.model import Position, Row
 from vectide.core.pace import Charge, Pace
 from vectide.core.planner import EmbedText
+from vectide.core.prices import usd_of
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
 from vectide.jobs.parts import Parts
+from vectide.jobs.routes import Provider
 from vectide.jobs.rows import Rows
 from vectide.jobs.work import TextItem, Verdict, Work
 from vectide.ports import Deadline, Embeddings, Vector
 
 
 class Embed:
-    """``write`` takes on the works whose vectors are all there. ``pace`` is that of ``station``."""
+    """The texts for one provider. ``write`` takes on the works whose vectors are all there."""
 
     def __init__(
         self,
         parts: Parts,
         caller: Caller,
         rows: Rows,
+        provider: Provider,
         station: Station[TextItem],
-        pace: Pace,
-        timeout_s: float,
         write: Callable[[Work], None],
     ) -> None:
         self._parts = parts
         self._caller = caller
         self._rows = rows
-        self._pace = pace
-        self._timeout_s = timeout_s
+        self._provider = provider
+        self._pace = station.pace = Pace(provider.rates)
         self._write = write
         self.station = station
         self._items: dict[str, TextItem] = {}
@@ -45,7 +47,7 @@ class Embed:
             self._rows.forget(work)  # nobody has paid for it yet: the next owner will
             return
         longest = max(planned.tokens)
-        limit = self._parts.embedder.limits.max_text_tokens
+        limit = self._provider.embedder.limits.max_text_tokens
         if limit is not None and longest > limit:
             detail = f"{longest} tokens; the model takes {limit}"
             self._rows.poison(work, Verdict("text_too_long", "plan", detail))
@@ -56,11 +58,16 @@ class Embed:
             item = self._items.get(point.text_hash)
             if item is not None:
                 item.waiters.append((work, index))
-                self._count_saved(work)
+                self._rows.savings.add(work.lane, "duplicate", 1, self._pace.billed(item.tokens))
                 continue
             item = TextItem(text, point.text_hash, planned.tokens[index], [(work, index)])
             self._items[point.text_hash] = item
             self.station.add(item, item.tokens, self._caller.now())
+
+    @property
+    def held_s(self) -> float:
+        """Seconds until the provider's limits allow the next call."""
+        return max(0.0, self._pace.free_s - self._caller.now())
 
     def start(self, unit: Unit[TextItem]) -> None:
         """Send the unit's texts that somebody still wants."""
@@ -72,13 +79,13 @@ class Embed:
         for item in items:
             item.in_flight = True
         charge = self._pace.depart(sum(item.tokens for item in items), self._caller.now())
-        parts = self._parts
+        clock, provider = self._parts.clock, self._provider
 
         def call() -> Embeddings | None:
             if not any(item.held for item in items):
                 return None
-            deadline = Deadline.after(parts.clock, self._timeout_s)
-            return parts.embedder.embed([item.text for item in items], deadline)
+            deadline = Deadline.after(clock, provider.timeout_s)
+            return provider.embedder.embed([item.text for item in items], deadline)
 
         def succeed(embeddings: Embeddings | None) -> None:
             self._arrived(unit, items, charge, embeddings)
@@ -123,13 +130,27 @@ class Embed:
             return
         self._pace.answered(charge, self._caller.now(), answer.tokens, answer.allowance)
         self.station.succeeded(unit)
-        if answer.tokens is not None:
-            self._parts.telemetry.count(signals.EMBED_TOKENS, answer.tokens)
+        self._count(items, charge, answer.tokens)
         for index, item in enumerate(items):
             del self._items[item.digest]
-            table = item.waiters[0][0].lane.table
-            self._parts.telemetry.count(signals.TEXTS_EMBEDDED, table=table)
             self._deliver(item, answer.vectors[index])
+
+    def _count(self, items: Sequence[TextItem], charge: Charge, billed: int | None) -> None:
+        """Texts, tokens and their cost, to each table its part. What is not billed is estimated."""
+        telemetry, provider = self._parts.telemetry, self._provider
+        texts: Counter[str] = Counter()
+        tokens: Counter[str] = Counter()
+        for item in items:
+            table = item.waiters[0][0].lane.table
+            texts[table] += 1
+            tokens[table] += item.tokens
+        share = 1.0 if billed is None else billed / charge.estimated
+        for table, number in texts.items():
+            used, labels = tokens[table] * share, {"provider": provider.name, "table": table}
+            telemetry.count(signals.TEXTS_EMBEDDED, number, table=table)
+            telemetry.count(signals.EMBED_TOKENS, used, **labels)
+            if provider.usd_per_million_tokens is not None:
+                telemetry.count(signals.EMBED_COST, usd_of(used, provider.usd_per_million_tokens), **labels)
 
     def _not_sent(self, items: list[TextItem]) -> None:
         """Nobody who was still there wanted the texts when it came to sending them. Since then a new owner
@@ -165,6 +186,3 @@ class Embed:
         verdict = Verdict(poison.cause, "embed", failure.detail, unit.attempt + 1)
         for work, _ in item.waiters:
             self._rows.poison(work, verdict)
-
-    def _count_saved(self, work: Work) -> None:
-        self._parts.telemetry.count(signals.TEXTS_SAVED, table=work.lane.table, reason="duplicate")

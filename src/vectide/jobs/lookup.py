@@ -31,6 +31,7 @@ from vectide.jobs.calls import Caller
 from vectide.jobs.epochs import Epochs
 from vectide.jobs.generations import Generations
 from vectide.jobs.parts import Parts
+from vectide.jobs.routes import Target
 from vectide.jobs.rows import Rows
 from vectide.jobs.work import Verdict, Work
 from vectide.ports import Capabilities, Deadline
@@ -57,7 +58,6 @@ class LookUp:
         parts: Parts,
         caller: Caller,
         rows: Rows,
-        timeout_s: float,
         generations: Generations,
         halt: Callable[[str, str], None],
         halt_at: Callable[[Lane, Record, str], None],
@@ -65,7 +65,6 @@ class LookUp:
         self._parts = parts
         self._caller = caller
         self._rows = rows
-        self._timeout_s = timeout_s
         self._halt = halt
         self._halt_at = halt_at
         self._epochs = Epochs(parts.telemetry, parts.log)
@@ -73,10 +72,12 @@ class LookUp:
         self._generations = generations
         self.embed: Callable[[Work, EmbedText], None]
         self.write: Callable[[Work], None]
-        #: Asks the source for what a change lacks, then plans it again; None where no source is configured.
-        self.reread: Callable[[Work], None] | None = None
+        #: Asks the source for what a change lacks, then plans it again; only where the table has one.
+        self.reread: Callable[[Work], None]
 
-    def start(self, collection: str, station: Station[RowQueue], unit: Unit[RowQueue]) -> None:
+    def start(
+        self, target: Target, collection: str, station: Station[RowQueue], unit: Unit[RowQueue]
+    ) -> None:
         """Begin the works of the unit's rows and read their stamps."""
         works = [work for queue in unit.items if (work := self._rows.begin(queue)) is not None]
         if not works:
@@ -87,16 +88,14 @@ class LookUp:
         wanted = [row for work in works for row in work.rows_to_look_up()]
         rows = list(dict.fromkeys(wanted))
         values = any(_may_need_values(work) for work in works)
-        parts = self._parts
+        clock, store = self._parts.clock, target.store
 
         def call() -> Mapping[Row, Stamp | None]:
-            deadline = Deadline.after(parts.clock, self._timeout_s)
-            limit = parts.store.capabilities.max_batch_items
+            deadline = Deadline.after(clock, target.timeout_s)
+            limit = store.capabilities.max_batch_items
             found: dict[Row, Stamp | None] = {}
             for some in (rows[at : at + limit] for at in range(0, len(rows), limit)):
-                found.update(
-                    zip(some, parts.store.stamps(collection, some, deadline, values=values), strict=True)
-                )
+                found.update(zip(some, store.stamps(collection, some, deadline, values=values), strict=True))
             return found
 
         def succeed(stamps: Mapping[Row, Stamp | None]) -> None:
@@ -138,7 +137,7 @@ class LookUp:
         if not lane.held:
             self._rows.drop_result(work, "lookup")
             return
-        mapping = lane.mapping
+        mapping, route = lane.mapping, self._parts.route(lane.mapping)
         assert mapping is not None
         unreadable = work.entries[-1].unreadable
         if unreadable is not None:
@@ -150,13 +149,13 @@ class LookUp:
             work.row,
             merged.position,
             work.stamp,
-            self._parts.embedder.space,
+            route.provider.embedder.space,
             fresh=merged.fresh,
             stale=merged.stale,
             must_write=merged.absorbed > 0,
             use_stored=not (mapping.rereads_first and self._may_reread(work)),
             ahead=work.reread is not None and not work.reread.columns.isdisjoint(mapping.embed_columns),
-            count_tokens=self._parts.embedder.count_tokens,
+            count_tokens=route.provider.embedder.count_tokens,
             mapped=self._generations.of(mapping),
         )
         work.plan = plan(merged.change, known, mapping)
@@ -164,7 +163,7 @@ class LookUp:
             return
         decision = _DECISIONS[type(work.plan)]
         try:
-            work.plan = made_legal(work.plan, self._parts.store.capabilities)
+            work.plan = made_legal(work.plan, route.target.store.capabilities)
         except ValueRefused as refused:
             self._rows.poison(work, Verdict("value_refused", "plan", str(refused)))
             return
@@ -223,7 +222,7 @@ class LookUp:
 
     def _may_reread(self, work: Work) -> bool:
         mapping = work.lane.mapping
-        asked = self.reread is not None and mapping is not None and mapping.rereads
+        asked = mapping is not None and mapping.rereads and self._parts.route(mapping).reader is not None
         return asked and work.reread is None
 
     def _incomplete(self, work: Work, columns: Sequence[str]) -> None:
@@ -235,7 +234,7 @@ class LookUp:
             self._rows.await_news(work, verdict, certain=asked is not None and asked.gone)
         elif self._rows.may_merge(work) and not work.merged.absorbed:
             self._rows.retry(work)  # cheaper, and the newer change may have it
-        elif self.reread is not None:
+        else:
             self.reread(work)
 
 

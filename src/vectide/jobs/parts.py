@@ -10,47 +10,47 @@ from vectide.core.breaker import BreakerLimits
 from vectide.core.failures import DEFAULT_POLICY, FailurePolicy
 from vectide.core.mapping import TableMapping
 from vectide.core.model import Change, Record
-from vectide.core.pace import Rates
+from vectide.jobs.routes import Route, Routes, providers_of, targets_of
 from vectide.ports import (
     Clock,
     DeadLetters,
-    Embedder,
     Executor,
     Log,
     RegisteredSchema,
     ReplayDesk,
-    RowReader,
     SchemaId,
     SchemaRegistry,
     Source,
-    Store,
     Telemetry,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that the pump talks to. ``decode`` is pure; ``mapping_of`` finds the table of a topic;
-    ``reader`` asks the source, where one is configured. ``registry`` and ``learn`` are there where ``decode``
+    """Everything that the pump talks to. ``decode`` is pure; ``mapping_of`` finds the table of a topic, and
+    ``routes`` has the way of each such table's rows. ``registry`` and ``learn`` are there where ``decode``
     may have to be told schemas first; ``decode_now``, which is for workers, asks for them on the way.
     ``replays``: where dead letters may be replayed."""
 
     source: Source
     decode: Callable[[Record], Change]
     mapping_of: Callable[[str], TableMapping | None]
-    embedder: Embedder
-    store: Store
+    routes: Routes
     dead_letters: DeadLetters
     executor: Executor
     clock: Clock
     telemetry: Telemetry
     log: Log
     random: Callable[[], float]
-    reader: RowReader | None = None
     registry: SchemaRegistry | None = None
     learn: Callable[[SchemaId, RegisteredSchema], None] | None = None
     replays: ReplayDesk | None = None
     decode_now: Callable[[Record], Change] | None = None
+
+    def route(self, mapping: TableMapping | None) -> Route:
+        """The way of the table's rows."""
+        assert mapping is not None
+        return self.routes[mapping.table]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +60,7 @@ class StreamPolicy:
     ``move_patience_s``: how long the delete of a changed primary key waits for the create to arrive.
     ``takeover_patience_s``: how long a table rests here whose rows were written by a later mapping."""
 
-    lookup: BatchLimits = field(default=BatchLimits(items=64, linger_s=0.005, quiet_s=0.002))
-    embed: BatchLimits = field(default=BatchLimits(items=64, weight=None, linger_s=0.5))
-    write: BatchLimits = field(default=BatchLimits(items=256, weight=4 * 2**20, linger_s=0.05, quiet_s=0.002))
-    lookup_concurrency: int = 2
-    embed_concurrency: int = 8
-    embed_rates: Rates = field(default=Rates())
-    write_concurrency: int = 4
     schema_concurrency: int = 2
-    embed_timeout_s: float = 30.0
-    store_timeout_s: float = 30.0
     dead_letter_timeout_s: float = 30.0
     replay_timeout_s: float = 60.0
     schema_timeout_s: float = 10.0
@@ -91,17 +82,18 @@ class StreamPolicy:
     failures: FailurePolicy = DEFAULT_POLICY
     breaker: BreakerLimits = field(default_factory=BreakerLimits)
 
-    @property
-    def pools(self) -> Mapping[str, int]:
+    def pools(self, routes: Routes) -> Mapping[str, int]:
         """How many calls each kind of station makes at the same time, those first whose results matter most:
-        a vector that came back frees the slot that is dearest."""
+        a vector that came back frees the slot that is dearest. Each provider and each target has pools of
+        its own: calls to one that hangs take no other's threads."""
+        providers, targets = providers_of(routes), targets_of(routes)
         return {
-            "embed": self.embed_concurrency,
+            **{f"embed {provider.name}": provider.concurrency for provider in providers},
             "schema": self.schema_concurrency,
             "dead_letter": 1,
-            "purge": 1,
-            "write": self.write_concurrency,
+            **{f"purge {target.name}": 1 for target in targets},
+            **{f"write {target.name}": target.write_concurrency for target in targets},
             "reread": self.reread_concurrency,
-            "lookup": self.lookup_concurrency,
+            **{f"lookup {target.name}": target.lookup_concurrency for target in targets},
             "replay": 1,
         }

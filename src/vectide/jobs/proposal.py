@@ -235,6 +235,9 @@ def connector_json(prefix: str, address: Address, tables: Sequence[TableFacts]) 
         "tombstones.on.delete": "true",
         "heartbeat.interval.ms": "10000",
         "decimal.handling.mode": "string",
+        # Connect makes the topics, as the brokers' defaults are: many brokers make none by themselves.
+        "topic.creation.default.partitions": "-1",
+        "topic.creation.default.replication.factor": "-1",
         "key.converter": "org.apache.kafka.connect.json.JsonConverter",
         "key.converter.schemas.enable": "false",
         "value.converter": "org.apache.kafka.connect.json.JsonConverter",

@@ -18,24 +18,24 @@ from vectide.core.model import Columns, Upserted
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
 from vectide.jobs.parts import Parts
+from vectide.jobs.routes import Route
 from vectide.jobs.rows import Rows
 from vectide.jobs.work import Reread, Verdict, Work
-from vectide.ports import Deadline, RowReader, RowsRead
+from vectide.ports import Deadline, RowsRead
 
 
 class ReRead:
     """``plan`` takes the works on, completed or not."""
 
-    def __init__(self, parts: Parts, reader: RowReader, caller: Caller, rows: Rows, timeout_s: float) -> None:
+    def __init__(self, parts: Parts, caller: Caller, rows: Rows, timeout_s: float) -> None:
         self._parts = parts
-        self._reader = reader
         self._caller = caller
         self._rows = rows
         self._timeout_s = timeout_s
         self.plan: Callable[[Work], None]
 
-    def start(self, table: str, station: Station[Work], unit: Unit[Work]) -> None:
-        """Read the rows of the unit's works from the source's ``table``."""
+    def start(self, route: Route, table: str, station: Station[Work], unit: Unit[Work]) -> None:
+        """Read the rows of the unit's works from the ``table`` of their source."""
         for work in [work for work in unit.items if not work.lane.active]:
             self._rows.forget(work)
         unit.items = [work for work in unit.items if work.lane.active]
@@ -45,11 +45,12 @@ class ReRead:
         works = list(unit.items)
         keys: list[Columns] = [json.loads(work.row.key) for work in works]
         columns = sorted({name for work in works for name in missing_columns(work)})
-        parts = self._parts
+        clock, reader = self._parts.clock, route.reader
+        assert reader is not None
 
         def call() -> RowsRead:
-            deadline = Deadline.after(parts.clock, self._timeout_s)
-            return self._reader.read(table, keys, columns, deadline)
+            deadline = Deadline.after(clock, self._timeout_s)
+            return reader.read(table, keys, columns, deadline)
 
         def succeed(read: RowsRead) -> None:
             station.succeeded(unit)

@@ -10,6 +10,7 @@ from vectide.core.model import Deleted, Order, Record, Row, Upserted
 from vectide.core.planner import MarkStale, RemoveRow
 from vectide.jobs.moves import Moves
 from vectide.jobs.parts import Parts
+from vectide.jobs.savings import Savings, tokens_in
 from vectide.jobs.work import Verdict, Work
 
 Settle = Callable[[Lane, Record, str, str], None]
@@ -32,6 +33,7 @@ class Rows:
         self._queues: dict[Row, RowQueue] = {}
         self._parked: dict[Row, RowQueue] = {}
         self._moves = Moves(self._queues, move_patience_s)
+        self.savings = Savings(parts)
         self.look_up: Callable[[RowQueue], None]
         self.send_letter: SendLetter
         self.write: Callable[[Work], None]
@@ -256,16 +258,17 @@ class Rows:
     # --- counts -----------------------------------------------------------------------------------------
 
     def _count_savings(self, work: Work, outcome: str, reason: str) -> None:
-        telemetry, table = self._parts.telemetry, work.lane.table
-        merged = sum(isinstance(entry.change, Upserted) for entry in work.entries[:-1])
+        lane, change = work.lane, work.merged.change
+        merged = [entry.change for entry in work.entries[:-1] if isinstance(entry.change, Upserted)]
         if merged:
-            telemetry.count(signals.TEXTS_SAVED, merged, table=table, reason="merged")
+            self.savings.add(lane, "merged", len(merged), tokens_in(merged, lane.mapping))
         texts = 1 if work.stamp is None else len(work.stamp.chunks)
         unchanged = texts - len(work.vectors) if outcome == "written" else texts * (reason == "unchanged")
         if unchanged:
-            telemetry.count(signals.TEXTS_SAVED, unchanged, table=table, reason="unchanged")
-        elif reason == "already_applied" and isinstance(work.merged.change, Upserted):
-            telemetry.count(signals.TEXTS_SAVED, texts, table=table, reason="replay")
+            tokens = tokens_in((change,), lane.mapping) * unchanged / texts
+            self.savings.add(lane, "unchanged", unchanged, tokens)
+        elif reason == "already_applied" and isinstance(change, Upserted):
+            self.savings.add(lane, "replay", texts, tokens_in((change,), lane.mapping))
 
     def _observe_freshness(self, lane: Lane, change: Upserted | Deleted) -> None:
         if change.committed_ms is not None:

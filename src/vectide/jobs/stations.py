@@ -13,7 +13,7 @@ from vectide.core.failures import FailurePolicy
 from vectide.core.lane import Lane, RowQueue
 from vectide.core.lifecycle import Trouble
 from vectide.core.model import Position, Record, Row
-from vectide.core.pace import Pace
+from vectide.core.planner import EmbedText
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
 from vectide.jobs.embed import Embed
@@ -24,15 +24,18 @@ from vectide.jobs.lookup import LookUp
 from vectide.jobs.parts import Parts, StreamPolicy
 from vectide.jobs.replays import Replays
 from vectide.jobs.reread import ReRead, source_table
+from vectide.jobs.routes import Provider, Route, Target, is_several, providers_of
 from vectide.jobs.rows import Rows, Settle
 from vectide.jobs.schemas import Schemas
-from vectide.jobs.truncates import Truncates
+from vectide.jobs.truncates import Purge, Truncates
 from vectide.jobs.work import Work
 from vectide.jobs.write import Write
 from vectide.ports import Partition
 
 T = TypeVar("T")
 _NEVER = 2**62
+#: A collection and where it is.
+_Collection = tuple[Target, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,8 @@ REPLAY_ITEMS: Final = 50
 
 
 class Stations:
-    """Owned by the pump. Look-ups and writes have one station per collection, re-reads one per table of the
-    source, so that trouble with one of them does not hold up another."""
+    """Owned by the pump. Texts have one station per provider, look-ups and writes one per collection of a
+    target, re-reads one per table of a source, so that trouble with one of them does not hold up another."""
 
     def __init__(
         self,
@@ -67,24 +70,21 @@ class Stations:
         self._policy = policy
         self._caller = caller = Caller(parts)
         self.rows = rows = Rows(parts, ends.settle, policy.incomplete_patience_s, policy.move_patience_s)
-        self._lookups: dict[str, Station[RowQueue]] = {}
-        self._rereads: dict[str, Station[Work]] = {}
-        self._writes: dict[str, Station[Work]] = {}
-        self._write = Write(parts, caller, rows, policy.store_timeout_s)
-        embed = self._station("embed", self._embed_limits(), policy.embed_concurrency, policy.failures)
-        embed.pace = self._pace = Pace(policy.embed_rates)
-        self._embed = Embed(parts, caller, rows, embed, self._pace, policy.embed_timeout_s, self._add_write)
+        self._lookups: dict[_Collection, Station[RowQueue]] = {}
+        self._rereads: dict[tuple[Route, str], Station[Work]] = {}
+        self._writes: dict[_Collection, Station[Work]] = {}
+        self._write = Write(parts, caller, rows)
+        self._embeds = {provider: self._embed_of(provider) for provider in providers_of(parts.routes)}
+        #: Where the vectors of each provider go.
+        self._fed: dict[Provider, list[Station[Work]]] = {provider: [] for provider in self._embeds}
+        self._several = is_several(parts.routes)
         generations = Generations(parts.clock, policy.takeover_patience_s)
-        self._look_up = LookUp(
-            parts, caller, rows, policy.store_timeout_s, generations, ends.halt, ends.halt_at
-        )
-        self._look_up.embed = self._embed.add
+        self._look_up = LookUp(parts, caller, rows, generations, ends.halt, ends.halt_at)
+        self._look_up.embed = self._add_texts
         self._look_up.write = self._add_write
-        self._reread: ReRead | None = None
-        if parts.reader is not None:
-            self._reread = ReRead(parts, parts.reader, caller, rows, policy.reread_timeout_s)
-            self._reread.plan = self._look_up.plan
-            self._look_up.reread = self._add_reread
+        self._look_up.reread = self._add_reread
+        self._reread = ReRead(parts, caller, rows, policy.reread_timeout_s)
+        self._reread.plan = self._look_up.plan
         patient = replace(policy.failures, poison_after_strikes=_NEVER, split_after_strikes=_NEVER)
         letters = self._station("dead_letter", BatchLimits(items=100, linger_s=0.01), 1, patient)
         self.letters = Letters(
@@ -96,10 +96,8 @@ class Stations:
             ends.may_dead_letter,
             ends.halt,
         )
-        purges = self._station("purge", BatchLimits(items=1), 1, patient)
-        self.truncates = Truncates(
-            parts, caller, purges, policy.store_timeout_s, ends.settle, ends.halt, ends.lift
-        )
+        self._patient = patient
+        self.truncates = Truncates(parts, caller, self._purges_of, ends.settle, ends.halt, ends.lift)
         requests = self._station("replay", BatchLimits(items=REPLAY_ITEMS, linger_s=0.02), 1, patient)
         self.replays = Replays(
             parts,
@@ -128,8 +126,10 @@ class Stations:
 
     def due_s(self) -> float | None:
         """When :meth:`dispatch` should be called again at the latest (monotonic seconds)."""
-        held_back = self._embed.station if self._writes_are_behind() else None
-        waiting = (station for station in self._all() if station is not held_back)
+        held_back = [
+            embed.station for provider, embed in self._embeds.items() if self._is_held_back(provider)
+        ]
+        waiting = (station for station in self._all() if station not in held_back)
         times = [due for station in waiting if (due := station.due_s()) is not None]
         return min([*times, *self.schemas.due_s], default=None)
 
@@ -139,22 +139,24 @@ class Stations:
         self._start_all(self.letters.station, self.letters.start, flush)
         self._start_all(self.replays.station, self.replays.start, flush)
         self.truncates.begin_due()
-        self._start_all(self.truncates.station, self.truncates.start, flush)
-        for collection, writes in self._writes.items():
-            self._start_all(writes, partial(self._write.start, collection, writes), flush)
-        if not self._writes_are_behind():
-            self._start_all(self._embed.station, self._embed.start, flush)
-        if self._reread is not None:
-            for table, rereads in self._rereads.items():
-                self._start_all(rereads, partial(self._reread.start, table, rereads), flush)
-        for collection, lookups in self._lookups.items():
-            self._start_all(lookups, partial(self._look_up.start, collection, lookups), flush)
+        for target, purges in self.truncates.stations.items():
+            self._start_all(purges, partial(self.truncates.start, target, purges), flush)
+        for (target, collection), writes in self._writes.items():
+            self._start_all(writes, partial(self._write.start, target, collection, writes), flush)
+        for provider, embed in self._embeds.items():
+            if not self._is_held_back(provider):
+                self._start_all(embed.station, embed.start, flush)
+        for (route, table), rereads in self._rereads.items():
+            self._start_all(rereads, partial(self._reread.start, route, table, rereads), flush)
+        for (target, collection), lookups in self._lookups.items():
+            self._start_all(lookups, partial(self._look_up.start, target, collection, lookups), flush)
 
     def sweep(self) -> None:
         """Take back what waits for lanes that are gone, and what nobody has paid for yet of those that
         are leaving."""
         self.schemas.sweep()
-        self._embed.sweep()
+        for embed in self._embeds.values():
+            embed.sweep()
         for writes in self._writes.values():
             for work in writes.sweep(lambda work: work.lane.held):
                 self.rows.forget(work)
@@ -170,48 +172,59 @@ class Stations:
 
     def texts_under_way(self) -> dict[str, list[tuple[Row, Position]]]:
         """Hash of each text that waits for its vector or travels, and the changes that it is for."""
-        return self._embed.under_way()
+        found: dict[str, list[tuple[Row, Position]]] = {}
+        for embed in self._embeds.values():
+            for digest, changes in embed.under_way().items():
+                found.setdefault(digest, []).extend(changes)
+        return found
 
     def troubles(self) -> list[Trouble]:
         """What the stations suffer from now."""
         return [
-            Trouble(station.name, station.condition.cause, station.condition.name == "halted")
+            Trouble(
+                station.full_name if self._several else station.name,
+                station.condition.cause,
+                station.condition.name == "halted",
+            )
             for station in self._all()
             if station.condition.name != "ok"
         ]
 
     def publish(self) -> None:
         """Set the gauges."""
-        queued: dict[str, int] = {}
-        running: dict[str, int] = {}
+        by_name: dict[str, list[Station[Any]]] = {}
         for station in self._all():
-            queued[station.name] = queued.get(station.name, 0) + station.queued
-            running[station.name] = running.get(station.name, 0) + len(station.in_flight)
-        for name, count in queued.items():
-            self._parts.telemetry.gauge(signals.STATION_QUEUED, count, station=name)
-            self._parts.telemetry.gauge(signals.STATION_IN_FLIGHT, running[name], station=name)
-        self._parts.telemetry.gauge(signals.EMBED_ALLOWED, self._embed.station.allowed)
-        held_s = self._pace.free_s - self._caller.now()
-        self._parts.telemetry.gauge(signals.EMBED_HELD, max(0.0, held_s))
+            by_name.setdefault(station.full_name, []).append(station)
+        telemetry = self._parts.telemetry
+        for alike in by_name.values():
+            queued = sum(station.queued for station in alike)
+            running = sum(len(station.in_flight) for station in alike)
+            telemetry.gauge(signals.STATION_QUEUED, queued, **alike[0].labels)
+            telemetry.gauge(signals.STATION_IN_FLIGHT, running, **alike[0].labels)
+        for provider, embed in self._embeds.items():
+            telemetry.gauge(signals.EMBED_ALLOWED, embed.station.allowed, provider=provider.name)
+            telemetry.gauge(signals.EMBED_HELD, embed.held_s, provider=provider.name)
+        self.rows.savings.publish()
 
     # --- wiring -----------------------------------------------------------------------------------------
 
     def _all(self) -> Iterator[Station[Any]]:
         yield from self._lookups.values()
         yield from self._rereads.values()
-        yield self._embed.station
+        yield from (embed.station for embed in self._embeds.values())
         yield from self._writes.values()
-        yield self.truncates.station
+        yield from self.truncates.stations.values()
         yield self.replays.station
         yield self.letters.station
         yield self.schemas.station
 
-    def _writes_are_behind(self) -> bool:
-        """Whether more vectors wait for the store than one write takes: a crash would pay for them twice.
+    def _is_held_back(self, provider: Provider) -> bool:
+        """Whether more of its vectors wait for a store than one write takes: a crash would pay for them
+        twice.
 
         A collection in trouble holds the others' texts up only when all are in trouble.
         """
-        stations = list(self._writes.values())
+        stations = self._fed[provider]
         well = [station for station in stations if station.condition.name == "ok"]
         return any(station.is_behind for station in well or stations)
 
@@ -220,51 +233,66 @@ class Stations:
             start(unit)
 
     def _add_look_up(self, queue: RowQueue) -> None:
-        mapping = queue.waiting[0].lane.mapping
-        assert mapping is not None
-        self._stations_of(mapping.collection)[0].add(queue, 1, self._caller.now())
+        self._stations_of(queue.waiting[0].lane)[0].add(queue, 1, self._caller.now())
+
+    def _add_texts(self, work: Work, planned: EmbedText) -> None:
+        self._embeds[self._parts.route(work.lane.mapping).provider].add(work, planned)
 
     def _add_write(self, work: Work) -> None:
-        mapping = work.lane.mapping
-        assert mapping is not None
-        work.plan_steps(self._parts.store.capabilities)
-        self._write.add(self._stations_of(mapping.collection)[1], work)
+        work.plan_steps(self._parts.route(work.lane.mapping).target.store.capabilities)
+        self._write.add(self._stations_of(work.lane)[1], work)
 
     def _add_reread(self, work: Work) -> None:
-        assert self._reread is not None
-        table = source_table(work)
+        table, route = source_table(work), self._parts.route(work.lane.mapping)
         if not table:
             self._reread.skip(work, "which table of the source it is, neither the event nor its topic says")
             return
-        if table not in self._rereads:
+        asked = self._rereads.get((route, table))
+        if asked is None:
             policy = self._policy
-            self._rereads[table] = self._station(
-                "reread", policy.reread, policy.reread_concurrency, policy.failures
-            )
-        self._rereads[table].add(work, 1, self._caller.now())
+            asked = self._station("reread", policy.reread, policy.reread_concurrency, policy.failures)
+            self._rereads[route, table] = asked
+        asked.add(work, 1, self._caller.now())
 
-    def _stations_of(self, collection: str) -> tuple[Station[RowQueue], Station[Work]]:
-        if collection not in self._lookups:
-            policy = self._policy
-            look_up, write = self._store_limits(policy.lookup), self._store_limits(policy.write)
-            failures = policy.failures
-            self._lookups[collection] = self._station("lookup", look_up, policy.lookup_concurrency, failures)
-            self._writes[collection] = self._station("write", write, policy.write_concurrency, failures)
-        return self._lookups[collection], self._writes[collection]
+    def _stations_of(self, lane: Lane) -> tuple[Station[RowQueue], Station[Work]]:
+        route = self._parts.route(lane.mapping)
+        assert lane.mapping is not None
+        at = (route.target, lane.mapping.collection)
+        if at not in self._lookups:
+            target, failures = route.target, self._policy.failures
+            self._lookups[at] = self._station(
+                "lookup", target.limits(target.lookup), target.lookup_concurrency, failures, target
+            )
+            self._writes[at] = self._station(
+                "write", target.limits(target.write), target.write_concurrency, failures, target
+            )
+        if self._writes[at] not in self._fed[route.provider]:
+            self._fed[route.provider].append(self._writes[at])
+        return self._lookups[at], self._writes[at]
+
+    def _embed_of(self, provider: Provider) -> Embed:
+        limits, failures = provider.limits, self._policy.failures
+        station = self._station("embed", limits, provider.concurrency, failures, provider)
+        return Embed(self._parts, self._caller, self.rows, provider, station, self._add_write)
+
+    def _purges_of(self, target: Target) -> Station[Purge]:
+        return self._station("purge", BatchLimits(items=1), 1, self._patient, target)
 
     def _station(
-        self, name: str, limits: BatchLimits, concurrency: int, failures: FailurePolicy
+        self,
+        name: str,
+        limits: BatchLimits,
+        concurrency: int,
+        failures: FailurePolicy,
+        peer: Provider | Target | None = None,
     ) -> Station[Any]:
-        return Station(name, limits, concurrency, self._parts.random, failures)
-
-    def _embed_limits(self) -> BatchLimits:
-        limits, wanted = self._parts.embedder.limits, self._policy.embed
-        known = (wanted.weight, limits.max_tokens, self._policy.embed_rates.call_tokens)
-        weight = min((tokens for tokens in known if tokens is not None), default=None)
-        return replace(wanted, items=min(wanted.items, limits.max_items), weight=weight)
-
-    def _store_limits(self, wanted: BatchLimits) -> BatchLimits:
-        return replace(wanted, items=min(wanted.items, self._parts.store.capabilities.max_batch_items))
+        station: Station[Any] = Station(name, limits, concurrency, self._parts.random, failures)
+        match peer:
+            case Provider(name=called):
+                station.provider = called
+            case Target(name=called):
+                station.store = called
+        return station
 
 
 def _has_active_entry(queue: RowQueue) -> bool:

@@ -20,9 +20,10 @@ from vectide.core.model import Order, Record, Stamp
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
 from vectide.jobs.parts import Parts
+from vectide.jobs.routes import Target
 from vectide.jobs.rows import Settle
 from vectide.jobs.steps import steps_of
-from vectide.ports import AdapterError, Deadline, Effect, Remove, Scannable, Stored, Write
+from vectide.ports import AdapterError, Deadline, Effect, Remove, Scannable, Store, Stored, Write
 
 PAGE_POINTS = 500
 
@@ -52,16 +53,16 @@ class Truncates:
         self,
         parts: Parts,
         caller: Caller,
-        station: Station[Purge],
-        timeout_s: float,
+        station_of: Callable[[Target], Station[Purge]],
         settle: Settle,
         halt: Callable[[str, str], None],
         lift: Callable[[Lane], None],
     ) -> None:
         self._parts = parts
         self._caller = caller
-        self.station = station
-        self._timeout_s = timeout_s
+        self._station_of = station_of
+        #: One for each target: an outage of one holds up no other's.
+        self.stations: dict[Target, Station[Purge]] = {}
         self._settle = settle
         self._halt = halt
         self._lift = lift
@@ -95,11 +96,14 @@ class Truncates:
             self._halt(lane.table, "truncate")
             return
         lane.busy += 1
-        self.station.add(purge, 1, self._caller.now())
+        target = self._parts.route(lane.mapping).target
+        if target not in self.stations:
+            self.stations[target] = self._station_of(target)
+        self.stations[target].add(purge, 1, self._caller.now())
 
     def _refusal(self, lane: Lane) -> str | None:
         """Why the truncate cannot be applied exactly."""
-        if not isinstance(self._parts.store, Scannable):
+        if not isinstance(self._parts.route(lane.mapping).target.store, Scannable):
             return "the store cannot be scanned for the table's rows"
         if lane.mapping is None or not lane.mapping.of_one_topic:
             return "the table's changes come on several topics, and nothing tells their order"
@@ -109,40 +113,40 @@ class Truncates:
             return f"the topic has {told} partitions, and nothing tells the order between them"
         return None
 
-    def start(self, unit: Unit[Purge]) -> None:
+    def start(self, target: Target, station: Station[Purge], unit: Unit[Purge]) -> None:
         """Remove the rows on the next page of the collection."""
         (purge,) = unit.items
 
         def succeed(page: Page | None) -> None:
             if page is None:
-                self.station.withdraw(unit)
+                station.withdraw(unit)
                 purge.lane.busy -= 1
                 return
-            self.station.succeeded(unit)
+            station.succeeded(unit)
             self._parts.telemetry.count(signals.ROWS_PURGED, page.removed, table=purge.lane.table)
             purge.removed += page.removed
             purge.cursor = page.cursor
             if page.cursor is None or not purge.lane.active:
                 self._end(purge)
             else:
-                self.station.add(purge, 1, self._caller.now())
+                station.add(purge, 1, self._caller.now())
 
         def fail(failure: Failure) -> None:
             # There is no record to put aside: a truncate is applied, or its table waits.
             if failure.kind not in (Kind.TRANSIENT, Kind.THROTTLED):
                 failure = replace(failure, kind=Kind.OPERATOR)
-            self._caller.react(self.station, unit, failure)
+            self._caller.react(station, unit, failure)
 
-        self._caller.start(self.station, unit, lambda: self._remove_page(purge), succeed, fail)
+        self._caller.start(station, unit, lambda: self._remove_page(target, purge), succeed, fail)
 
-    def _remove_page(self, purge: Purge) -> Page | None:
+    def _remove_page(self, target: Target, purge: Purge) -> Page | None:
         """On a worker. None when the lane is gone: the new owner meets the same truncate."""
-        lane, store = purge.lane, self._parts.store
+        lane, store = purge.lane, target.store
         if not lane.held or lane.mapping is None:
             return None
         assert isinstance(store, Scannable)
         collection = lane.mapping.collection
-        deadline = Deadline.after(self._parts.clock, self._timeout_s)
+        deadline = Deadline.after(self._parts.clock, target.timeout_s)
         points, cursor = store.scan(collection, purge.cursor, PAGE_POINTS, deadline)
         atomic = store.capabilities.atomic_calls
         rows = [
@@ -151,18 +155,10 @@ class Truncates:
         left = rows
         while left:
             made = [steps.pop(0).writes for steps in left]
-            effects = self._write(collection, [write for writes in made for write in writes], deadline)
+            effects = _write(store, collection, [write for writes in made for write in writes], deadline)
             applied = [all([next(effects) is Effect.APPLIED for _ in writes]) for writes in made]
             left = [steps for steps, is_applied in zip(left, applied, strict=True) if steps and is_applied]
         return Page(len(rows), cursor)
-
-    def _write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Iterator[Effect]:
-        limit = self._parts.store.capabilities.max_batch_items
-        for start in range(0, len(writes), limit):
-            for outcome in self._parts.store.write(collection, writes[start : start + limit], deadline):
-                if outcome.effect is Effect.FAILED and outcome.failure is not None:
-                    raise AdapterError(outcome.failure)
-                yield outcome.effect
 
     def _removes(self, purge: Purge, points: Sequence[Stored]) -> Sequence[tuple[Remove, Stamp]]:
         """The table's rows among the points, but those written by later changes: this may be a replay."""
@@ -190,5 +186,15 @@ class Truncates:
     def sweep(self) -> None:
         """Forget the truncates of lanes that are gone or leaving."""
         self._waiting = [purge for purge in self._waiting if purge.lane.active]
-        for purge in self.station.sweep(lambda purge: purge.lane.active):
-            purge.lane.busy -= 1
+        for station in self.stations.values():
+            for purge in station.sweep(lambda purge: purge.lane.active):
+                purge.lane.busy -= 1
+
+
+def _write(store: Store, collection: str, writes: Sequence[Write], deadline: Deadline) -> Iterator[Effect]:
+    limit = store.capabilities.max_batch_items
+    for start in range(0, len(writes), limit):
+        for outcome in store.write(collection, writes[start : start + limit], deadline):
+            if outcome.effect is Effect.FAILED and outcome.failure is not None:
+                raise AdapterError(outcome.failure)
+            yield outcome.effect

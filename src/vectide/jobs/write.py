@@ -14,26 +14,26 @@ from vectide.core.planner import MarkStale, RemoveRow
 from vectide.core.station import Station, Unit
 from vectide.jobs.calls import Caller
 from vectide.jobs.parts import Parts
+from vectide.jobs.routes import Target
 from vectide.jobs.rows import Rows
 from vectide.jobs.work import Verdict, Work
-from vectide.ports import Deadline, Effect, Outcome
+from vectide.ports import Deadline, Effect, Outcome, Store
 from vectide.ports import Write as StoreWrite
 
 
 class Write:
     """Writes the planned works of one collection at a time, each step by step."""
 
-    def __init__(self, parts: Parts, caller: Caller, rows: Rows, timeout_s: float) -> None:
+    def __init__(self, parts: Parts, caller: Caller, rows: Rows) -> None:
         self._parts = parts
         self._caller = caller
         self._rows = rows
-        self._timeout_s = timeout_s
 
     def add(self, station: Station[Work], work: Work) -> None:
         """Queue the next step of ``work``."""
         station.add(work, work.weight_bytes(), self._caller.now(), work.size)
 
-    def start(self, collection: str, station: Station[Work], unit: Unit[Work]) -> None:
+    def start(self, target: Target, collection: str, station: Station[Work], unit: Unit[Work]) -> None:
         """Make the next step of the unit's works whose lane is still ours."""
         for work in [work for work in unit.items if not work.lane.held]:
             self._rows.forget(work)
@@ -45,7 +45,7 @@ class Write:
         writes = [work.steps[0].writes for work in works]
 
         def call() -> Sequence[Outcome | None]:
-            return self._write(collection, works, writes)
+            return self._write(target, collection, works, writes)
 
         def succeed(outcomes: Sequence[Outcome | None]) -> None:
             station.succeeded(unit)
@@ -60,7 +60,7 @@ class Write:
         self._caller.start(station, unit, call, succeed, fail)
 
     def _write(
-        self, collection: str, works: Sequence[Work], writes: Sequence[Sequence[StoreWrite]]
+        self, target: Target, collection: str, works: Sequence[Work], writes: Sequence[Sequence[StoreWrite]]
     ) -> Sequence[Outcome | None]:
         """On a worker. One outcome per work, None where its lane had gone just before the send: such a
         write could overwrite that of the partition's new owner."""
@@ -68,16 +68,17 @@ class Write:
         flat = [write for own, is_held in zip(writes, held, strict=True) if is_held for write in own]
         if not flat:
             return [None] * len(works)
-        deadline = Deadline.after(self._parts.clock, self._timeout_s)
-        outcomes = iter(self._send(collection, flat, deadline))
+        deadline = Deadline.after(self._parts.clock, target.timeout_s)
+        outcomes = iter(self._send(target.store, collection, flat, deadline))
         return [
             _worst([next(outcomes) for _ in own]) if is_held else None
             for own, is_held in zip(writes, held, strict=True)
         ]
 
-    def _send(self, collection: str, writes: Sequence[StoreWrite], deadline: Deadline) -> Sequence[Outcome]:
+    def _send(
+        self, store: Store, collection: str, writes: Sequence[StoreWrite], deadline: Deadline
+    ) -> Sequence[Outcome]:
         """A step of many chunks may be more than a call takes. Atomic calls take any row whole."""
-        store = self._parts.store
         if store.capabilities.atomic_calls:
             return store.write(collection, writes, deadline)
         most = store.capabilities.max_batch_items
@@ -115,7 +116,7 @@ class Write:
                 self._rows.finish(work, "written")
 
     def _refused(self, station: Station[Work], unit: Unit[Work], work: Work, failure: Failure) -> None:
-        self._parts.telemetry.count(signals.STATION_ERRORS, station="write", cause=failure.cause)
+        self._parts.telemetry.count(signals.STATION_ERRORS, **station.labels, cause=failure.cause)
         reaction = station.fail_one(unit, work, failure, self._caller.now())
         if isinstance(reaction, DeadLetter):
             self._give_up(work, Verdict(reaction.cause, "write", failure.detail, unit.attempt + 1))

@@ -53,6 +53,7 @@ CAPABILITIES: Final = Capabilities(
     atomic_calls=False,
     read_your_writes=True,
     conditional_writes=False,
+    update_only=True,
     nested_metadata=False,
     null_metadata=False,
     uniform_lists=True,
@@ -138,13 +139,17 @@ class ChromaStore:
         held = self._fetch(collection, ids_to_read(writes, puts=True), deadline)
         changes = changes_of(writes, held)
         check_names([*(one for one, _ in changes.puts), *changes.patches])
-        if changes.puts:
-            body = _documents([one for one, _ in changes.puts], held)
-            body["embeddings"] = [_encoded(vector) for _, vector in changes.puts]
-            self._on(collection, "upsert", deadline, body)
+        updates = [one for one in changes.puts if one[0].point.id in changes.updates]
+        inserts = [one for one in changes.puts if one[0].point.id not in changes.updates]
+        for verb, puts in (("update", updates), ("upsert", inserts)):
+            if puts:
+                body = _documents([one for one, _ in puts], held)
+                body["embeddings"] = [_encoded(vector) for _, vector in puts]
+                self._on(collection, verb, deadline, body)
         if changes.patches:
             self._on(collection, "update", deadline, _documents(changes.patches, held))
         self._remove(collection, changes, deadline)
+        changes.found(self._fetch(collection, list(changes.updates), deadline))
         return changes.outcomes
 
     def stamps(

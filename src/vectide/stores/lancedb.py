@@ -61,6 +61,7 @@ CAPABILITIES: Final = Capabilities(
     atomic_calls=False,
     read_your_writes=True,
     conditional_writes=True,
+    update_only=True,
     nested_metadata=True,
     null_metadata=True,
     max_integer=10**1000,  # metadata is JSON text
@@ -140,6 +141,7 @@ class LanceDbStore:
         if changes.puts or changes.patches or changes.removals:
             with self._on(collection) as table:
                 _apply(table, changes, timedelta(seconds=deadline.remaining_s()))
+            changes.found(self._fetch(collection, list(changes.updates), deadline))
             self._tidy(collection)
         return changes.outcomes
 
@@ -271,11 +273,14 @@ def _translated() -> Iterator[None]:
 
 
 def _apply(table: Any, changes: Changes, timeout: timedelta) -> None:
-    if changes.puts:
-        vectors = [vector for _, vector in changes.puts]
-        rows = table_of([held for held, _ in changes.puts], vectors)
-        merge = table.merge_insert("id").when_matched_update_all(where=NOT_NEWER)
-        merge.when_not_matched_insert_all().execute(rows, timeout=timeout)
+    updates = [one for one in changes.puts if one[0].point.id in changes.updates]
+    inserts = [one for one in changes.puts if one[0].point.id not in changes.updates]
+    for puts, may_insert in ((updates, False), (inserts, True)):
+        if puts:
+            rows = table_of([held for held, _ in puts], [vector for _, vector in puts])
+            merge = table.merge_insert("id").when_matched_update_all(where=NOT_NEWER)
+            merge = merge.when_not_matched_insert_all() if may_insert else merge
+            merge.execute(rows, timeout=timeout)
     if changes.patches:
         rows = table_of(changes.patches)
         table.merge_insert("id").when_matched_update_all(where=NOT_NEWER).execute(rows, timeout=timeout)

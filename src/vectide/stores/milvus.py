@@ -37,6 +37,7 @@ from vectide.stores.milvus_errors import failure_of
 from vectide.stores.milvus_points import (
     MAX_TEXT_BYTES,
     READ,
+    RESERVED_FIELDS,
     among,
     conditions,
     filter_index_of,
@@ -59,7 +60,7 @@ from vectide.stores.pointwise import (
     scan_ranges,
     stamps_of,
 )
-from vectide.stores.refusals import check_made_for, refusing
+from vectide.stores.refusals import check_made_for, check_same, refusing
 
 CAPABILITIES: Final = Capabilities(
     kind="milvus",
@@ -73,6 +74,7 @@ CAPABILITIES: Final = Capabilities(
     nul_in_text=True,
     filter_indexes=True,
     tenants="partition",
+    named_vectors=True,
 )
 
 METRICS: Final = {"cosine": "COSINE", "dot": "IP", "l2": "L2"}
@@ -99,6 +101,7 @@ class Shape:
     metric: str
     space: str
     tenant: str | None = None
+    vector: str = "vector"
 
 
 class MilvusStore:
@@ -127,6 +130,8 @@ class MilvusStore:
         self._client: Any = None
         self._connecting = threading.Lock()
         self._shapes: dict[str, Shape] = {}
+        #: Collections whose points have vectors that are not ours.
+        self._has_others: dict[str, bool] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -144,14 +149,15 @@ class MilvusStore:
 
     def _make(self, spec: CollectionSpec, deadline: Deadline) -> None:
         made_for = {"dimensions": spec.dimensions, "metric": spec.metric, "space": spec.space}
-        if spec.tenant is not None:
-            made_for["tenant"] = spec.tenant
+        made_for |= {} if spec.tenant is None else {"tenant": spec.tenant}
+        made_for |= {} if spec.vector is None else {"vector": spec.vector}
         with refusing("milvus", spec):
             self._create(_REGISTRY, registry_schema(), "L2", deadline)
             note = {"name": spec.name, "made_for": made_for, "vector": [0.0, 0.0]}
             self._call(deadline, lambda client, limits: client.upsert(_REGISTRY, [note], **limits))
-            schema = schema_of(spec.dimensions, spec.tenant)
-            self._create(spec.name, schema, METRICS[spec.metric], deadline)
+            vector = spec.vector or "vector"
+            schema = schema_of(spec.dimensions, vector, spec.tenant)
+            self._create(spec.name, schema, METRICS[spec.metric], deadline, vector)
 
     def _index(self, spec: CollectionSpec, deadline: Deadline) -> None:
         """The server goes on making the indexes by itself. Milvus Lite has none of metadata: it reads all."""
@@ -176,6 +182,8 @@ class MilvusStore:
             raise StartupRefused(
                 f"a milvus collection cannot be named {spec.name!r}: letters, digits and underscores can"
             )
+        if spec.vector in RESERVED_FIELDS or not _NAME.fullmatch(spec.vector or "vector"):
+            raise StartupRefused(f"a milvus vector cannot be named {spec.vector!r}: choose another name")
         with refusing("milvus", spec):
             there = self._call(deadline, lambda client, limits: client.has_collection(spec.name, **limits))
             try:
@@ -190,11 +198,10 @@ class MilvusStore:
                     ) from None
                 return False
         check_made_for(spec, shape.dimensions, shape.metric, shape.space)
-        if shape.tenant != spec.tenant:
-            raise StartupRefused(
-                f"collection {spec.name!r} has the tenant {shape.tenant}, but {spec.tenant} is configured, "
-                "and its partitions are as they were made: configure what it has, or use another collection"
-            )
+        check_same(spec, "tenant", shape.tenant, spec.tenant)
+        check_same(spec, "vector", shape.vector, spec.vector or "vector")
+        if there:
+            self._has_others[spec.name] = self._vector_count(spec.name, deadline) > 1
         return bool(there)
 
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
@@ -205,8 +212,8 @@ class MilvusStore:
         changes = changes_of(writes, held)
         _check_texts(changes)
         if shape.tenant is not None:
-            self._move(collection, changes, held, shape.tenant, deadline)
-        self._apply(collection, changes, shape.tenant, deadline)
+            self._move(collection, changes, held, shape, deadline)
+        self._apply(collection, changes, shape, deadline)
         return changes.outcomes
 
     def stamps(
@@ -231,6 +238,7 @@ class MilvusStore:
                 lambda client, limits: client.search(
                     collection,
                     data=[vector.tolist()],
+                    anns_field=shape.vector,
                     filter=wanted,
                     limit=min(count, _MAX_RESULTS),
                     output_fields=READ,
@@ -246,11 +254,11 @@ class MilvusStore:
         self, collection: str, cursor: str | None, limit: int, deadline: Deadline, *, vectors: bool = False
     ) -> tuple[Sequence[Stored], str | None]:
         """As :meth:`vectide.ports.Scannable.scan`, over ranges of ids."""
-        fields = [*READ, "vector"] if vectors else READ
+        vector = self._shape(collection, deadline).vector if vectors else None
 
         def find(low: int, high: int, most: int) -> list[Stored]:
             within = f"id >= {quoted(id_from(low))} and id < {quoted(id_from(high))}"
-            return [one.point for one in self._read(collection, within, most, fields, deadline)]
+            return [one.point for one in self._read(collection, within, most, deadline, vector)]
 
         most = min(limit, _MAX_RESULTS - 1)
         return scan_ranges(cursor, most, lambda: self.count(collection, deadline), find)
@@ -275,26 +283,30 @@ class MilvusStore:
     # --- calls ---
 
     def _move(
-        self, collection: str, changes: Changes, held: Mapping[str, Held], tenant: str, deadline: Deadline
+        self, collection: str, changes: Changes, held: Mapping[str, Held], shape: Shape, deadline: Deadline
     ) -> None:
         """Patches that change a point's tenant become whole writes, which leave the former partition."""
+        assert shape.tenant is not None
         moved = {
             one.point.id: one
             for one in changes.patches
-            if tenant_in(one, tenant) != tenant_in(held[one.point.id], tenant)
+            if tenant_in(one, shape.tenant) != tenant_in(held[one.point.id], shape.tenant)
         }
         if not moved:
             return
-        fields = [*READ, "vector"]
-        for found in self._read(collection, among("id", moved), len(moved), fields, deadline):
+        for found in self._read(collection, among("id", moved), len(moved), deadline, shape.vector):
             assert found.point.vector is not None
             changes.puts.append((moved[found.point.id], found.point.vector))
         changes.patches = [one for one in changes.patches if one.point.id not in moved]
 
-    def _apply(self, collection: str, changes: Changes, tenant: str | None, deadline: Deadline) -> None:
+    def _apply(self, collection: str, changes: Changes, shape: Shape, deadline: Deadline) -> None:
         if changes.puts:
-            rows = [whole(held, vector, tenant) for held, vector in changes.puts]
-            self._call(deadline, lambda client, limits: client.upsert(collection, rows, **limits))
+            rows = [whole(held, vector, shape.vector, shape.tenant) for held, vector in changes.puts]
+            others = self._has_others.get(collection, False)
+            self._call(
+                deadline,
+                lambda client, limits: client.upsert(collection, rows, partial_update=others, **limits),
+            )
         if changes.patches:
             parts = [patched(held) for held in changes.patches]
             self._call(
@@ -307,9 +319,11 @@ class MilvusStore:
             which = f"{gone} and not ({among('id', stay)})" if stay else gone
             self._call(deadline, lambda client, limits: client.delete(collection, filter=which, **limits))
 
-    def _create(self, name: str, schema: Any, metric: str, deadline: Deadline) -> None:
+    def _create(
+        self, name: str, schema: Any, metric: str, deadline: Deadline, vector: str = "vector"
+    ) -> None:
         index = MilvusClient.prepare_index_params()
-        index.add_index("vector", index_type="AUTOINDEX", metric_type=metric)
+        index.add_index(vector, index_type="AUTOINDEX", metric_type=metric)
         try:
             self._call(
                 deadline,
@@ -338,32 +352,39 @@ class MilvusStore:
                 detail = f"there is no collection {collection!r}"
                 raise AdapterError(Failure(Kind.OPERATOR, "collection_missing", detail))
             made_for = found[0]["made_for"]
-            tenant = made_for.get("tenant")
-            shape = Shape(made_for["dimensions"], made_for["metric"], made_for["space"], tenant)
+            vector = made_for.get("vector", "vector")
+            shape = Shape(
+                made_for["dimensions"], made_for["metric"], made_for["space"], made_for.get("tenant"), vector
+            )
             self._shapes[collection] = shape
         return shape
+
+    def _vector_count(self, collection: str, deadline: Deadline) -> int:
+        told = self._call(deadline, lambda client, limits: client.describe_collection(collection, **limits))
+        return sum(field["type"].name.endswith("_VECTOR") for field in told["fields"])
 
     def _fetch(self, collection: str, ids: Sequence[str], deadline: Deadline) -> dict[str, Held]:
         if not ids:
             return {}
-        found = self._read(collection, among("id", ids), len(ids), READ, deadline)
+        found = self._read(collection, among("id", ids), len(ids), deadline)
         return {one.point.id: one for one in found}
 
     def _read(
-        self, collection: str, which: str, most: int, fields: Sequence[str], deadline: Deadline
+        self, collection: str, which: str, most: int, deadline: Deadline, vector: str | None = None
     ) -> list[Held]:
+        """The points, with the vector of that name."""
         rows = self._call(
             deadline,
             lambda client, limits: client.query(
                 collection,
                 filter=which,
                 limit=most,
-                output_fields=list(fields),
+                output_fields=READ if vector is None else [*READ, vector],
                 consistency_level=_STRONG,
                 **limits,
             ),
         )
-        return [held_of(row) for row in rows]
+        return [held_of(row, vector) for row in rows]
 
     def _call(self, deadline: Deadline, call: Callable[[Any, Mapping[str, Any]], T]) -> T:
         """``call`` gets the client and the limits of the call: its own retries end with the time. The

@@ -21,11 +21,14 @@ from vectide.stores.pointwise import Held, read_stamp
 #: What :func:`held_of` needs.
 READ: Final = ["id", "text", "metadata", STAMP_KEY]
 
+#: The fields of every collection.
+RESERVED_FIELDS: Final = frozenset({*READ, "row_id", "tenant"})
+
 #: The longest text, in bytes of UTF-8.
 MAX_TEXT_BYTES: Final = 65_535
 
 
-def schema_of(dimensions: int, tenant: str | None = None) -> CollectionSchema:
+def schema_of(dimensions: int, vector: str, tenant: str | None = None) -> CollectionSchema:
     """The fields of a collection; with a tenant its partitions are by that."""
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=36)
@@ -33,7 +36,7 @@ def schema_of(dimensions: int, tenant: str | None = None) -> CollectionSchema:
     schema.add_field("text", DataType.VARCHAR, max_length=MAX_TEXT_BYTES, nullable=True)
     schema.add_field("metadata", DataType.JSON)
     schema.add_field(STAMP_KEY, DataType.JSON)
-    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimensions)
+    schema.add_field(vector, DataType.FLOAT_VECTOR, dim=dimensions)
     if tenant is not None:
         schema.add_field("tenant", DataType.VARCHAR, max_length=MAX_TEXT_BYTES, is_partition_key=True)
     return schema
@@ -69,10 +72,11 @@ def filter_index_of(field: FilterField) -> dict[str, Any]:
     }
 
 
-def whole(held: Held, vector: Vector, tenant: str | None = None) -> dict[str, Any]:
-    """A point as it is written; ``tenant``: the name of the metadata that says whose it is."""
+def whole(held: Held, vector: Vector, name: str, tenant: str | None = None) -> dict[str, Any]:
+    """A point as it is written; ``name``: that of the vector. ``tenant``: the name of the metadata that says
+    whose it is."""
     row_id = held.point.row.head_id
-    fields = {**patched(held), "row_id": row_id, "text": held.point.text, "vector": vector.tolist()}
+    fields = {**patched(held), "row_id": row_id, "text": held.point.text, name: vector.tolist()}
     if tenant is not None:
         fields["tenant"] = tenant_in(held, tenant)
     return fields
@@ -100,13 +104,13 @@ def patched(held: Held) -> dict[str, Any]:
     return {"id": point.id, "metadata": dict(point.metadata), STAMP_KEY: ours}
 
 
-def held_of(row: Mapping[str, Any]) -> Held:
-    """The point that these fields are."""
+def held_of(row: Mapping[str, Any], vector: str | None = None) -> Held:
+    """The point that these fields are, with the vector of that name."""
     ours = row[STAMP_KEY]
-    numbers = row.get("vector")
-    vector = None if numbers is None else np.asarray(numbers, dtype=np.float32)
+    numbers = None if vector is None else row.get(vector)
+    found = None if numbers is None else np.asarray(numbers, dtype=np.float32)
     of, stamp = Row(ours["table"], ours["key"]), read_stamp(ours.get("stamp"))
-    stored = Stored(row["id"], of, ours["chunk"], row["text"], ours["hash"], row["metadata"], stamp, vector)
+    stored = Stored(row["id"], of, ours["chunk"], row["text"], ours["hash"], row["metadata"], stamp, found)
     return Held(stored, ours.get("values"))
 
 

@@ -7,7 +7,7 @@ never seen, and finds the points of a row by the id of the row's chunk 0. Nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -49,13 +49,21 @@ class Changes:
 
     ``puts`` are whole points, ``patches`` points that are there and keep their vector. ``removals``: of the
     row with this id of chunk 0, all points but those that stay, and (where there is a position) unless it has
-    come to hold something newer.
+    come to hold something newer. ``updates``: the ids of those puts that are only for a point that is there,
+    and which outcome each has.
     """
 
     outcomes: list[Outcome]
     puts: list[tuple[Held, Vector]] = field(default_factory=list)
     patches: list[Held] = field(default_factory=list)
     removals: list[tuple[str, tuple[str, ...], Position | None]] = field(default_factory=list)
+    updates: dict[str, int] = field(default_factory=dict)
+
+    def found(self, there: Container[str]) -> None:
+        """Which of the updated points are there when all is done: the others were gone before."""
+        for id_, i in self.updates.items():
+            if id_ not in there:
+                self.outcomes[i] = MISSING
 
 
 def ids_to_read(writes: Iterable[Write], *, puts: bool) -> list[str]:
@@ -78,14 +86,17 @@ def changes_of(writes: Sequence[Write], held: Mapping[str, Held]) -> Changes:
     changes = Changes([APPLIED] * len(writes))
     for i, write in enumerate(writes):
         changes.outcomes[i] = _decide(write, held, changes)
+        if isinstance(write, Put) and write.only_if_present and changes.outcomes[i] is APPLIED:
+            changes.updates[write.point.id] = i
     return changes
 
 
 def _decide(write: Write, held: Mapping[str, Held], changes: Changes) -> Outcome:
     match write:
         case Put(point, vector, keep):
-            if point.stamp is not None and _is_older(point.stamp.position, held.get(point.id)):
-                return SUPERSEDED
+            refused = _refused(write, held.get(point.id))
+            if refused is not None:
+                return refused
             changes.puts.append((_put(write, held.get(point.row.head_id) if keep else None), vector))
         case Patch(row, _, stamp) | Mark(row, stamp):
             head = held.get(row.head_id)
@@ -103,6 +114,13 @@ def _decide(write: Write, held: Mapping[str, Held], changes: Changes) -> Outcome
                 return SUPERSEDED
             changes.removals.append((row.head_id, (), position))
     return APPLIED
+
+
+def _refused(put: Put, there: Held | None) -> Outcome | None:
+    if put.only_if_present and there is None:
+        return MISSING
+    stamp = put.point.stamp
+    return SUPERSEDED if stamp is not None and _is_older(stamp.position, there) else None
 
 
 def _is_older(position: Position, held: Held | None) -> bool:

@@ -55,12 +55,14 @@ CAPABILITIES: Final = Capabilities(
     atomic_calls=False,
     read_your_writes=True,
     conditional_writes=True,
+    update_only=True,
     nested_metadata=True,
     null_metadata=True,
     max_integer=2**63 - 1,
     nul_in_text=True,
     filter_indexes=True,
     tenants="index",
+    named_vectors=True,
     unit_vectors=True,
 )
 
@@ -83,12 +85,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the server says about a collection; ``space`` None: nothing was written there by us yet.
-    ``indexes``: those of its payload."""
+    """What the server says about a collection; ``vector``: the one of ours. ``spaces``: what is written into
+    its vectors by us. ``indexes``: those of its payload."""
 
     dimensions: int
     metric: str
-    space: str | None
+    vector: str | None
+    spaces: Mapping[str, str]
     indexes: Mapping[str, models.PayloadIndexInfo] = field(default_factory=dict)
 
 
@@ -96,14 +99,16 @@ class QdrantStore:
     """A :class:`~vectide.ports.Store`, searchable and scannable.
 
     ``url``: of the server's REST interface. ``api_key``: an API key or a token. ``ca_file``: certificates
-    to trust instead of the public ones. ``vector``: the named vector to write; without it that of
-    collections which have a single nameless one. Other vectors of a point are left alone.
+    to trust instead of the public ones. ``vector``: the named vector to write where a collection's
+    spec names none; without it that of collections which have a single nameless one. Other vectors of a point
+    are left alone.
     """
 
     def __init__(
         self, url: str, *, api_key: str | None = None, ca_file: str | None = None, vector: str | None = None
     ) -> None:
         self._vector = vector
+        self._vectors: dict[str, str | None] = {}
         self._shapes: dict[str, Shape] = {}
 
         try:
@@ -142,11 +147,12 @@ class QdrantStore:
             if not self.verify(spec, deadline):
                 self._create(spec, deadline)
                 self.verify(spec, deadline)
-            if self._shapes[spec.name].space is None:
-                spaces = {_SPACES: {self._vector or "": spec.space}}
+            shape = self._shapes[spec.name]
+            if not shape.spaces:
+                spaces = {_SPACES: {shape.vector or "": spec.space}}
                 self._call(deadline, lambda client, _: client.update_collection(spec.name, metadata=spaces))
             self._index(spec.name, ROW_FIELD, models.PayloadSchemaType.UUID, deadline)
-            for path, index in missing_indexes(spec.filters, self._shapes[spec.name].indexes).items():
+            for path, index in missing_indexes(spec.filters, shape.indexes).items():
                 # The server goes on making it by itself.
                 self._index(spec.name, path, index, deadline, wait=False)
 
@@ -156,6 +162,7 @@ class QdrantStore:
             raise StartupRefused(f"qdrant has no metric {spec.metric!r}: choose {', '.join(METRICS)}")
         if not spec.name or any(sign in spec.name for sign in '<>:"/\\|?*\0') or len(spec.name) > 255:
             raise StartupRefused(f"a qdrant collection cannot be named {spec.name!r}: choose another name")
+        self._vectors[spec.name] = spec.vector or self._vector
         with refusing("qdrant", spec):
             try:
                 shape = self._shape(spec.name, deadline, fresh=True)
@@ -164,7 +171,15 @@ class QdrantStore:
                     return False
                 raise
             missing_indexes(spec.filters, shape.indexes)
-        check_made_for(spec, shape.dimensions, shape.metric, shape.space or spec.space)
+        ours = shape.vector or ""
+        check_made_for(spec, shape.dimensions, shape.metric, shape.spaces.get(ours, spec.space))
+        others = [name for name in shape.spaces if name != ours]
+        if others:
+            raise StartupRefused(
+                f"collection {spec.name!r} has vector {others[0] or 'without a name'} of this service, but "
+                f"{ours or 'the one without a name'} is configured: a point says of one vector only what it "
+                "is made from; use another collection"
+            )
         return True
 
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
@@ -177,14 +192,19 @@ class QdrantStore:
         known = [(one, vector) for one, vector in changes.puts if one.point.id in held]
         self._update(
             collection,
-            [*insertions(new, self._vector), *replacements(known, self._vector), *other_operations(changes)],
+            [
+                *insertions(new, shape.vector),
+                *replacements(known, shape.vector, changes.updates),
+                *other_operations(changes),
+            ],
             deadline,
         )
-        if new:
-            # What somebody else inserted in between was left alone by the server.
-            now = self._fetch(collection, [one.point.id for one, _ in new], deadline)
+        if new or changes.updates:
+            # What somebody else inserted in between was left alone by the server, and so was what has gone.
+            now = self._fetch(collection, [*(one.point.id for one, _ in new), *changes.updates], deadline)
+            changes.found(now)
             lost = [(one, vector) for one, vector in new if now.get(one.point.id) != one]
-            self._update(collection, replacements(lost, self._vector), deadline)
+            self._update(collection, replacements(lost, shape.vector), deadline)
         return changes.outcomes
 
     def stamps(
@@ -209,7 +229,7 @@ class QdrantStore:
                 lambda client, seconds: client.query_points(
                     collection,
                     vector.tolist(),
-                    using=self._vector,
+                    using=shape.vector,
                     query_filter=wanted,
                     limit=count,
                     timeout=seconds,
@@ -223,7 +243,8 @@ class QdrantStore:
         self, collection: str, cursor: str | None, limit: int, deadline: Deadline, *, vectors: bool = False
     ) -> tuple[Sequence[Stored], str | None]:
         """As :meth:`vectide.ports.Scannable.scan`; the cursor is the first id of the next page."""
-        wanted: Any = [self._vector] if vectors and self._vector else vectors
+        name = self._shape(collection, deadline).vector
+        wanted: Any = [name] if vectors and name else vectors
         records, following = self._call(
             deadline,
             lambda client, seconds: client.scroll(
@@ -236,7 +257,7 @@ class QdrantStore:
                 timeout=seconds,
             ),
         )
-        found = [held_of(one.id, one.payload, vector_of(one.vector, self._vector)) for one in records]
+        found = [held_of(one.id, one.payload, vector_of(one.vector, name)) for one in records]
         page = [held.point for held in found if held is not None]
         return page, None if following is None else str(following)
 
@@ -255,13 +276,14 @@ class QdrantStore:
 
     def _create(self, spec: CollectionSpec, deadline: Deadline) -> None:
         params = models.VectorParams(size=spec.dimensions, distance=METRICS[spec.metric])
+        name = self._vectors[spec.name]
         try:
             self._call(
                 deadline,
                 lambda client, seconds: client.create_collection(
                     spec.name,
-                    params if self._vector is None else {self._vector: params},
-                    metadata={_SPACES: {self._vector or "": spec.space}},
+                    params if name is None else {name: params},
+                    metadata={_SPACES: {name or "": spec.space}},
                     timeout=seconds,
                 ),
             )
@@ -287,7 +309,8 @@ class QdrantStore:
         shape = None if fresh else self._shapes.get(collection)
         if shape is None:
             info = self._call(deadline, lambda client, _: client.get_collection(collection))
-            made = _shape_of(info.config, collection, self._vector)
+            name = self._vectors.get(collection, self._vector)
+            made = _shape_of(info.config, collection, name)
             shape = self._shapes[collection] = replace(made, indexes=info.payload_schema)
         return shape
 
@@ -346,8 +369,7 @@ def _shape_of(config: models.CollectionConfig, collection: str, vector: str | No
         detail = f"collection {collection!r} has no vector {vector or 'without a name'}: there is {there}"
         raise AdapterError(Failure(Kind.OPERATOR, "vector_missing", detail))
     metric = next((name for name, of in METRICS.items() if of == params.distance), str(params.distance))
-    spaces = (config.metadata or {}).get(_SPACES, {})
-    return Shape(params.size, metric, spaces.get(vector or ""))
+    return Shape(params.size, metric, vector, (config.metadata or {}).get(_SPACES, {}))
 
 
 def _hit(point: models.ScoredPoint, metric: str) -> Hit | None:

@@ -59,6 +59,8 @@ def _of_status(error: UnexpectedResponse) -> Failure:
     if kind is Kind.REFUSED:
         return Failure(kind, cause, f"HTTP {status}")
     words = " ".join(error.content[:300].decode("utf-8", "replace").split())
+    if status == 404 and "No point with id" in words:  # one that we update has gone meanwhile
+        return Failure(Kind.TRANSIENT, "conflict", f"HTTP {status}")
     if status >= 500 and "No space left on device" in words:
         kind, cause = Kind.OPERATOR, "disk_full"
     return Failure(kind, cause, f"HTTP {status}: {words}")

@@ -9,7 +9,7 @@ is ours: ``row`` (id of the row's chunk 0, by which its points are found), ``tab
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -78,13 +78,17 @@ def insertions(puts: Sequence[tuple[Held, Vector]], name: str | None) -> list[An
     return [models.UpsertOperation(upsert=listed)]
 
 
-def replacements(puts: Iterable[tuple[Held, Vector]], name: str | None) -> list[Any]:
-    """Points that are there, each unless it has come to hold something newer. Where they may have other
-    vectors than ours, these stay."""
+def replacements(
+    puts: Iterable[tuple[Held, Vector]], name: str | None, updates: Container[str] = ()
+) -> list[Any]:
+    """Points that are there, each unless it has come to hold something newer, and those of ``updates`` unless
+    they have gone. Where points may have other vectors than ours, these stay; one that has gone fails."""
     operations: list[Any] = []
     for held, vector in puts:
         if name is None:
-            listed = models.PointsList(points=[_point(held, vector, name)], update_filter=_not_newer(held))
+            mode = models.UpdateMode.UPDATE_ONLY if held.point.id in updates else None
+            point = _point(held, vector, name)
+            listed = models.PointsList(points=[point], update_filter=_not_newer(held), update_mode=mode)
             operations.append(models.UpsertOperation(upsert=listed))
             continue
         ours = models.PointVectors(id=held.point.id, vector={name: vector.tolist()})

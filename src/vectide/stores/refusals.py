@@ -26,14 +26,15 @@ def refusing(kind: str, spec: CollectionSpec) -> Iterator[None]:
 
 def check_made_for(spec: CollectionSpec, dimensions: int, metric: str, space: str) -> None:
     """Refuse a collection that was made for something else."""
-    expected = (
-        ("dimensions", dimensions, spec.dimensions),
-        ("metric", metric, spec.metric),
-        ("space", space, spec.space),
-    )
-    for what, has, wanted in expected:
-        if has != wanted:
-            raise StartupRefused(
-                f"collection {spec.name!r} has {what} {has}, but {wanted} is configured: "
-                "configure what it has, or use another collection"
-            )
+    check_same(spec, "dimensions", dimensions, spec.dimensions)
+    check_same(spec, "metric", metric, spec.metric)
+    check_same(spec, "space", space, spec.space)
+
+
+def check_same(spec: CollectionSpec, what: str, has: object, wanted: object) -> None:
+    """Refuse one that has something else."""
+    if has != wanted:
+        raise StartupRefused(
+            f"collection {spec.name!r} has {what} {has}, but {wanted} is configured: "
+            "configure what it has, or use another collection"
+        )

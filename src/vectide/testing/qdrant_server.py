@@ -142,6 +142,8 @@ class QdrantServer:
         except Refused as refusal:
             return refusal.status, {"status": {"error": str(refusal)}, "time": 0.0}
         except Exception as error:  # noqa: BLE001  (whatever the engine refuses is the request's fault)
+            if "No point with id" in str(error):
+                return 404, {"status": {"error": f"Not found: {error}"}, "time": 0.0}
             return 400, {"status": {"error": f"Wrong input: {error}"}, "time": 0.0}
         return 200, {"result": result, "status": "ok", "time": 0.0}
 

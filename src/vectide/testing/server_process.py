@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from vectide.testing.watcher import Watcher
+
 _START_S: Final = 60.0
 
 
@@ -43,6 +45,7 @@ class ServerProcess(ABC):
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **given},
             )
+        self._watcher = Watcher(self._process.pid)
         try:
             self._wait(name, log)
         except BaseException:
@@ -52,6 +55,10 @@ class ServerProcess(ABC):
     @abstractmethod
     def answers(self) -> bool:
         """Whether it takes calls. May raise OSError while it does not."""
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def __enter__(self) -> Self:
         return self
@@ -66,6 +73,7 @@ class ServerProcess(ABC):
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
         self._process.wait()
+        self._watcher.dismiss()
         self._folder.cleanup()
 
     def _wait(self, name: str, log: Path) -> None:
