@@ -77,7 +77,7 @@ class SimBroker:
         for event in events:
             partition = (event.topic, event.partition)
             self.ends[partition] = max(self.ends[partition], event.generation * NEW_LOG)
-            record = Record(*partition, self.ends[partition], b"key", b"value")
+            record = Record(*partition, self.ends[partition], b"%d" % event.row, b"value")
             self.logs[partition].append((event.at_s + START_S, record))
             self.changes[place_of(record)] = event.change
             self.whole[place_of(record)] = event.whole or {}

@@ -82,6 +82,8 @@ class Watch:
                 self._generations.setdefault(row, set()).add(offset // NEW_LOG)
         #: Records of topics that were deleted before anybody was done with them.
         self._gone: set[Place] = set()
+        #: Records that were applied, even if they are among the dead letters.
+        self._applied: set[Place] = set()
         #: The last change of each row and partition that settled while the row had a point.
         self._newest: dict[tuple[Row, int], Position] = {}
         world.provider.watch = lambda texts: self._texts_sent(texts, SPACE)
@@ -169,7 +171,7 @@ class Watch:
 
     def _check_counts(self, process: Process) -> None:
         tally = process.stream.intake.tally
-        lanes = process.stream.lanes.values()
+        lanes = _lanes_of(process)
         flying = sum(len(lane.tracker) - lane.tracker.settled_ahead for lane in lanes)
         ends = sum(tally.values()) - tally["received"] - tally["forgotten_settled"]
         if tally["received"] != ends + flying:
@@ -184,7 +186,7 @@ class Watch:
             raise Violation(f"works per lane: {busy}, records in flight: {flying}")
 
     def _check_budget(self, process: Process) -> None:
-        budget, lanes = process.stream.intake.budget, process.stream.lanes.values()
+        budget, lanes = process.stream.intake.budget, _lanes_of(process)
         held = sum(len(lane.tracker) for lane in lanes)
         held_bytes = sum(lane.bytes_held for lane in lanes)
         if (budget.held_records, budget.held_bytes) != (held, held_bytes):
@@ -198,7 +200,7 @@ class Watch:
 
     def _record_settles(self, process: Process, lane: Lane, offset: int, outcome: str, reason: str) -> None:
         """The store or the dead letters must show it."""
-        current = process.stream.lanes.get(lane.id) is lane
+        current = lane in _lanes_of(process)
         require(current, f"invariant 4: {lane.id}@{offset} settled by a lane that is gone")
         if not self._world.group.owns(process.source, lane.id):
             return  # it does not know yet; the broker takes no offset from it
@@ -207,12 +209,24 @@ class Watch:
         row = _row_of(lane.topic, change) if isinstance(change, Upserted | Deleted) else None
         shown = self._is_anybodys(row) or self._shows(place, change, outcome, reason)
         require(shown, f"invariant 2: {place} settled as {outcome} {reason}, but it is not")
+        self._tell_applied(place, outcome, reason)
+        if lane.is_replay:
+            return
         self._settled.add(place)
         if outcome == "dead_lettered":
             return
         self._dead_in_a_row[process.name, lane.table] = 0
         if row is not None:
             self._remember(row, lane, offset, reason)
+
+    def _tell_applied(self, place: Place, outcome: str, reason: str) -> None:
+        """What became of a record last, where dead letters are replayed."""
+        if not self._scenario.replays:
+            return
+        if outcome == "dead_lettered":
+            self._applied.discard(place)
+        elif reason != "superseded":
+            self._applied.add(place)
 
     def _is_anybodys(self, row: Row | None) -> bool:
         """Whether somebody else than the owner of the partition may have changed the row, and no store could
@@ -403,7 +417,7 @@ class Watch:
         for point in sorted(self._scan(), key=lambda point: point.chunk):
             points.setdefault(point.row, []).append(point)
         histories = self._histories
-        dead = {place_of(letter.record) for letter in self._world.broker.dead}
+        dead = {place_of(letter.record) for letter in self._world.broker.dead} - self._applied
         for row, history in histories.items():
             held = points.pop(row, [])
             if row in self._haunted:
@@ -564,6 +578,12 @@ class Watch:
             before = leaves
             can_be_applied = isinstance(leaves, Expected) and not _is_refused(leaves) and place not in dead
             whole = can_be_applied and (whole or not partial)
+
+
+def _lanes_of(process: Process) -> Sequence[Lane]:
+    """Those of its partitions, and those beside them for replays."""
+    lanes = process.stream.lanes.values()
+    return [*lanes, *process.stream.stations.replays.beside(lanes)]
 
 
 def _topic_of(row: Row) -> str:

@@ -10,6 +10,7 @@ from tests.routes import shared_route
 from tests.simulation.broker import SimCodec
 from tests.simulation.clock import SimExecutor
 from tests.simulation.group import SimSource
+from tests.simulation.replaying import SimDesk
 from tests.simulation.scenario import APART, NO_LIMIT, TABLES, Scenario
 from tests.simulation.world import SimLog, SimTelemetry, World
 
@@ -74,6 +75,7 @@ class Process:
             world.rng.random,
             world.registry,
             codec.learn,
+            SimDesk(world.replays),
         )
         self.stream = Stream(parts, policy_of(scenario, dead_in_a_row))
 

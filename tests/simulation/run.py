@@ -57,8 +57,10 @@ class Run:
         self._dead_in_a_row = scenario.dead_in_a_row
         events = [event.at_s for event in scenario.events]
         faults = [fault.at_s + fault.for_s for fault in scenario.faults]
-        self._calm_at_s = START_S + max([0.0, *events, *faults])
+        self._calm_at_s = START_S + max([0.0, *events, *faults, *scenario.replays])
         schedule(self._world, scenario.faults, self._strike)
+        for at_s in scenario.replays:
+            self.clock.at(START_S + at_s, self._ask)
         for topic, at_s in scenario.recreated().items():
             self.clock.at(START_S + at_s, partial(self._recreate, topic))
         self._born = 0
@@ -107,6 +109,10 @@ class Run:
                 self._world.group.disturb(what)
             case "clock":
                 self.clock.jumped_ms += self._rng.choice((-3_600_000, 3_600_000))
+
+    def _ask(self) -> None:
+        self._world.replays.ask(self.clock.wall_ms())
+        self.clock.stir()
 
     def _recreate(self, topic: str) -> None:
         self.told.append(f"{self.clock.now_s - START_S:8.3f} RECREATED {topic}")
@@ -275,6 +281,8 @@ class Run:
             return False
         broker = self._world.broker
         if any(broker.committed.get(partition, 0) != end for partition, end in broker.ends.items()):
+            return False
+        if self._world.replays.open:
             return False
         return not any(self._is_busy(process) for process in self.processes)
 

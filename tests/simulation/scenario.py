@@ -135,6 +135,8 @@ class Scenario:
     #: Members of the group; a rebalance takes everything from everybody with ``eager``.
     replicas: int = 1
     eager: bool = False
+    #: When an operator asks to replay a dead letter. With the first time poison is poison no more.
+    replays: tuple[float, ...] = ()
     #: The offset at which the logs begin: what was before is gone, or was never committed.
     first: int = 0
     #: Whether vectors that were made before are kept, by all replicas together.
@@ -146,7 +148,7 @@ class Scenario:
     def is_calm(self) -> bool:
         """Whether nothing but the events happens: calls may fail, but there is room, and nobody stops."""
         roomy = self.records_in_flight >= 1000 and self.bytes_in_flight >= 10**9
-        still = not self.faults and not self.recreated()
+        still = not self.faults and not self.recreated() and not self.replays
         return roomy and still and self.dead_in_a_row == NO_LIMIT and self.replicas == 1
 
     def recreated(self) -> Mapping[str, float]:
@@ -186,7 +188,7 @@ class Scenario:
                     for name in (
                         *settings,
                         *("dead_in_a_row", "commits_lost", "per_schema", "luck", "ahead_s", "refused"),
-                        *("replicas", "eager", "first", "cached", "apart"),
+                        *("replicas", "eager", "first", "cached", "apart", "replays"),
                     )
                 ),
             ]
@@ -449,6 +451,16 @@ _CONTESTED = {
     "shrink": 1,
     "delete": 0.1,
 }
+_MENDED = {
+    "poison_text": 4,
+    "poison_metadata": 3,
+    UNREADABLE: 1,
+    "text": 2,
+    "metadata": 1,
+    "partial_title": 1,
+    "delete": 1.5,
+    "noop": 1,
+}
 _BUSY = {"flip": 4, "text": 3, "metadata": 1, "delete": 1}
 FAULTS = {
     "crash": 4,
@@ -502,6 +514,8 @@ def _draw(seed: int) -> Scenario:
         return _contested(seed, rng)
     if rng.random() < 0.1:
         return _spread(seed, rng)
+    if rng.random() < 0.15:
+        return _replayed(seed, rng)
     events = _draw_events(rng)
     span_s = max(0.5, *(event.at_s for event in events))
     faults = [_draw_fault(rng, span_s, events) for _ in range(rng.choice((0, 0, 1, 2, 4)))]
@@ -637,6 +651,35 @@ def _spread(seed: int, rng: random.Random) -> Scenario:
         commits_lost=rng.choice((0.0, 0.9)),
         replicas=rng.choice((1, 2, 3)),
         eager=rng.random() < 0.3,
+    )
+
+
+def _replayed(seed: int, rng: random.Random) -> Scenario:
+    """Many dead letters, and an operator who asks to replay them while their rows go on changing, and their
+    partitions from hand to hand."""
+    mapping = rng.choice((PRODUCTS, USERS, DOCS))
+    live = _swarm(rng, _MENDED) | {"noop": 1}
+    source = _Source(rng, mapping, rng.choice((1, 2, 4)), live, {"insert": 3, "poison_text": 2})
+    pace_s = rng.choice((0.0, 0.02, 0.1))
+    events = [event for at in range(rng.choice((4, 10, 20))) for event in source.events(at * pace_s)]
+    span_s = events[-1].at_s + 0.3
+    kinds = ("lost", "rebalance", "crash", "stop", "store_down", "provider_down")
+    faults = [
+        Fault(rng.random() * 2 * span_s, rng.choice(kinds), rng.choice((0.2, 0.6)))
+        for _ in range(rng.choice((0, 1, 3)))
+    ]
+    return Scenario(
+        seed,
+        tuple(events),
+        tuple(sorted(faults, key=lambda fault: fault.at_s)),
+        error_rate=rng.choice((0.0, 0.0, 0.05)),
+        batch_items=rng.choice((1, 4, 64)),
+        conditional=rng.random() < 0.7,
+        atomic=rng.random() < 0.7,
+        commits_lost=rng.choice((0.0, 0.9)),
+        replicas=rng.choice((1, 2, 3)),
+        eager=rng.random() < 0.3,
+        replays=tuple(sorted((0.3 + rng.random() * 2) * span_s for _ in range(rng.choice((2, 6, 12))))),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from tests.simulation.broker import SimBroker, SimDeadLetters, SimRegistry
 from tests.simulation.clock import START_S, SimClock
 from tests.simulation.group import SimGroup
+from tests.simulation.replaying import SimReplays
 from tests.simulation.scenario import (
     ABRUPT,
     APART,
@@ -78,6 +79,7 @@ class SimProvider:
         self.refuses = False
         self.throttled = False
         self.watch: Callable[[Sequence[str]], None] = lambda texts: None
+        self.is_mended: Callable[[], bool] = lambda: False
 
     def count_tokens(self, text: str) -> int:
         return len(text)
@@ -92,7 +94,7 @@ class SimProvider:
         flaky = self._rng.random() < self._error_rate
         if flaky and self._rng.random() < 0.5:
             raise AdapterError(Failure(Kind.TRANSIENT, "flaky"))
-        if any(POISON_TEXT in text for text in texts):
+        if not self.is_mended() and any(POISON_TEXT in text for text in texts):
             raise AdapterError(Failure(Kind.REFUSED, "bad_request"))
         self.watch(texts)
         vectors = np.stack([vector_of(text, self.space) for text in texts])
@@ -149,6 +151,7 @@ class SimStore:
         #: While it is on, calls that are not atomic are cut off in the middle: the process dies.
         self.tearing = False
         self.watch: Callable[[Write], None] = lambda write: None
+        self.is_mended: Callable[[], bool] = lambda: False
         #: Told of every row that has changed, as soon as others could see it.
         self.changed: Callable[[str, Row], None] = lambda collection, row: None
         for mapping in TABLES.values():
@@ -166,7 +169,7 @@ class SimStore:
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
         self._maybe_fail(collection)
         atomic = self.inner.capabilities.atomic_calls
-        if any(map(_is_poison, writes)) and (atomic or self._rng.random() < 0.5):
+        if any(map(self._refuses, writes)) and (atomic or self._rng.random() < 0.5):
             raise AdapterError(_BAD_VALUE)
         for write in writes:
             self.watch(write)
@@ -190,13 +193,16 @@ class SimStore:
         for at in order:
             if outcomes and (self.tearing or self._rng.random() < self._error_rate / len(writes)):
                 raise AdapterError(Failure(Kind.TRANSIENT, "torn"))
-            if _is_poison(writes[at]):
+            if self._refuses(writes[at]):
                 outcomes[at] = Outcome(Effect.FAILED, _BAD_VALUE)
                 continue
             for part in _parts(writes[at]):
                 outcomes[at] = self.inner.write(collection, [part], deadline)[0]
                 self.changed(collection, row_of(part))
         return [outcomes[at] for at in range(len(writes))]
+
+    def _refuses(self, write: Write) -> bool:
+        return not self.is_mended() and _is_poison(write)
 
     def stamps(
         self, collection: str, rows: Sequence[Row], deadline: Deadline, *, values: bool = False
@@ -392,6 +398,9 @@ class World:
         #: Two stores with some of the tables each, where the tables go apart.
         self.here = SimShelf(self.store, [one for one in TABLES.values() if one not in APART])
         self.elsewhere = SimShelf(self.store, APART)
+        self.replays = SimReplays(self.broker, rng)
+        mended = self.store.is_mended = lambda: self.replays.mended
+        self.provider.is_mended = self.other_provider.is_mended = mended
         self.letters = SimDeadLetters(self.broker, rng, scenario.error_rate)
         self.reader = SimReader(self.clock, rng, scenario)
         self.registry = SimRegistry(rng, scenario.error_rate)

@@ -37,6 +37,8 @@ STRIKE_SUCCESSES = 3
 STRIKE_RATIO = 4
 #: A call that takes longer may well hang.
 STALLED_AFTER_S = 5.0
+#: So many units that are new are tried in turn with old ones while everything fails; then ever fewer.
+NEW_PROBES = 4
 #: What may be the fault of one member, although the whole call failed.
 _SPLIT_IN_TIME = frozenset({Kind.TRANSIENT, Kind.INVALID})
 #: Full batches that succeed before larger ones are tried again, after one was too large.
@@ -100,6 +102,7 @@ class Station(Generic[T]):
     #: Whether the last unit that departed had failed before; and probes that failed in a row.
     _tried_again: bool = False
     _failed_probes: int = 0
+    _new_failed: int = 0
     _gate: int = 0
     _condition: Condition = OK
     _window: float = field(init=False)
@@ -158,7 +161,7 @@ class Station(Generic[T]):
         if self._probing and self.in_flight:
             return None
         # What fails by itself must not be all that is ever tried.
-        unit = self._fresh(now_s, flush) if self._probing and self._tried_again else None
+        unit = self._fresh(now_s, flush) if self._tries_new else None
         unit = unit or self._due_retry(now_s) or self._fresh(now_s, flush)
         if unit is None:
             return None
@@ -202,7 +205,7 @@ class Station(Generic[T]):
             self._window = min(self.concurrency, self._window + 1 / self._window)
         self._failed_in_a_row = 0
         self._probing = False
-        self._failed_probes = 0
+        self._failed_probes = self._new_failed = 0
         self._closed_until_s = 0.0
         self._condition = OK
 
@@ -261,6 +264,13 @@ class Station(Generic[T]):
                 self.limits if items >= self.limits.items else replace(self.limits, items=items)
             )
 
+    @property
+    def _tries_new(self) -> bool:
+        """Whether what has not been tried yet goes first. In an outage that helps nobody: then it does after
+        1, 2, 4, 8 probes and so on."""
+        seldom = self._new_failed >= NEW_PROBES and self._failed_probes & (self._failed_probes - 1)
+        return self._probing and self._tried_again and not seldom
+
     def _fresh(self, now_s: float, flush: bool) -> Unit[T] | None:
         full = self._batcher.is_full
         items = self._batcher.take(now_s, flush=flush)
@@ -291,7 +301,9 @@ class Station(Generic[T]):
         if throttled or self._failed_in_a_row >= CLOSE_AFTER or self._probing:
             self._condition = Condition("waiting", failure.cause)
             # Where another unit was tried in between, its first pause is no measure.
-            self._failed_probes += self._probing and unit.gate == self._gate
+            if self._probing and unit.gate == self._gate:
+                self._failed_probes += 1
+                self._new_failed += unit.attempt == 1
             pause_s = backoff_s(self._failed_probes, self.policy) * (0.5 + 0.5 * self.random())
             self._close(unit.due_s if throttled else max(unit.due_s, now_s + pause_s))
 
