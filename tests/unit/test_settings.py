@@ -132,7 +132,9 @@ def test_a_certificate_and_its_key_go_together(given: str, lacking: str) -> None
 
 def test_what_may_be_chosen_is_said_with_what_is_required() -> None:
     (problem,) = problems_of(VECTIDE_STORE__KIND="", VECTIDE_STORE__DSN="")
-    assert problem.startswith("VECTIDE_STORE__KIND: required: Vector store. pgvector | qdrant | ")
+    assert problem.startswith(
+        "VECTIDE_STORE__KIND: required: Vector store, or the name of a plug-in. pgvector | "
+    )
 
 
 def test_topics_are_a_list_a_pattern_or_what_the_tables_name() -> None:

@@ -968,7 +968,7 @@ def of_tenant(points: Points, whose: str, limit: int = 10) -> set[Row]:
 
 
 def test_a_tenant_finds_its_own_points_only_however_near_those_of_others_are(shared: Points) -> None:
-    near = [put(row(i), metadata={"org": "one"}) for i in range(50)]
+    near = [put(row(i), metadata={"org": "one"}, at=vector(1.0, i / 100)) for i in range(50)]
     far = [put(row(f"far {i}"), metadata={"org": "other"}, at=vector(-1.0, 0.1)) for i in range(5)]
     shared.write(*near, *far, put(row("odd"), metadata={"org": ""}), put(row("s"), metadata={"org": "o'ne"}))
     assert of_tenant(shared, "other", 5) == {one.point.row for one in far}
