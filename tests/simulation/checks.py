@@ -202,6 +202,8 @@ class Watch:
         """The store or the dead letters must show it."""
         current = lane in _lanes_of(process)
         require(current, f"invariant 4: {lane.id}@{offset} settled by a lane that is gone")
+        if outcome != "dead_lettered" and not lane.is_replay:
+            self._dead_in_a_row[process.name, lane.table] = 0
         if not self._world.group.owns(process.source, lane.id):
             return  # it does not know yet; the broker takes no offset from it
         place = (*lane.id, offset)
@@ -215,7 +217,6 @@ class Watch:
         self._settled.add(place)
         if outcome == "dead_lettered":
             return
-        self._dead_in_a_row[process.name, lane.table] = 0
         if row is not None:
             self._remember(row, lane, offset, reason)
 
