@@ -243,8 +243,10 @@ class History:
         yield self._message(table, row, _envelope("u", life.stale, after={"id": row, **life.columns}))
 
     def _garbage(self, table: Table, row: int) -> Iterator[Message]:
-        """Bytes that are no event."""
-        self.garbage.add((table.name, table.partition_of(row), self._next(table, row)))
+        """Bytes that are no event. By their key the row is known, so nothing newer of it may lean on it."""
+        life = self.lives[table.name, row]
+        life.stale = self._next(table, row)
+        self.garbage.add((table.name, life.partition, life.stale))
         yield self._message(table, row, GARBAGE)
 
     # --- records ---
