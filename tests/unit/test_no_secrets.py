@@ -45,6 +45,13 @@ def test_no_file_of_the_repository_holds_a_credential() -> None:
     assert [(str(path), name) for path, text in texts.items() for name in found_in(text)] == []
 
 
+def test_no_model_tells_of_the_machine_that_made_it() -> None:
+    """Exporters note the stack behind each node, with the paths of files."""
+    graphs = list((ROOT / "tests" / "data").rglob("*.onnx"))
+    assert graphs
+    assert [path for path in graphs if b'File "' in path.read_bytes()] == []
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
