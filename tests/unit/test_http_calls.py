@@ -1,44 +1,49 @@
-"""What goes wrong on the way to a store whose HTTP interface is spoken directly."""
+"""Calls to stores over HTTP: their limits hold, whatever the server does."""
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
-from typing import Any
+from contextlib import closing, suppress
 
-import httpx
 import pytest
 
 from vectide.core.failures import Kind
-from vectide.stores.http_calls import Told, failure_of, failure_of_transport
+from vectide.jobs.executor import SystemClock
+from vectide.ports import AdapterError, Deadline
+from vectide.stores.http_calls import HttpCalls, Told
+
+CLOCK = SystemClock()
 
 
-def all_below(base: type[BaseException]) -> Iterator[Any]:
-    for sub in base.__subclasses__():
-        yield sub
-        yield from all_below(sub)
+@pytest.fixture
+def dripping() -> Iterator[str]:
+    """A server that answers one byte at a time, and never ends."""
+    over = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                while not over.wait(0.02):
+                    connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        over.set()
+        listener.close()
+        thread.join()
 
 
-@pytest.mark.parametrize(
-    "cls",
-    [cls for cls in all_below(httpx.HTTPError) if cls is not httpx.HTTPStatusError],
-    ids=lambda cls: cls.__name__,
-)
-def test_every_error_of_the_transport_is_mapped(cls: Any) -> None:
-    causes = ("timeout", "connection", "not_chroma", "answer")
-    assert failure_of_transport(cls("words"), "chroma").cause in causes
-
-
-def test_a_certificate_that_is_not_trusted_is_for_the_operator() -> None:
-    error = httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
-    failure = failure_of_transport(error, "weaviate")
-    assert (failure.kind, failure.cause) == (Kind.OPERATOR, "tls")
-
-
-@pytest.mark.parametrize("body", [b"[1]", b"null", b"{}", b"<html>", b'{"message": 1}'])
-def test_an_error_in_another_shape_means_what_its_status_says(body: bytes) -> None:
-    def read(told: Any) -> Told:
-        return Told(words=told["message"].strip())
-
-    failure = failure_of(httpx.Response(503, content=body), "weaviate", read)
-    assert (failure.kind, failure.cause) == (Kind.TRANSIENT, "server_error")
-    assert "503" in failure.detail
+def test_an_answer_in_drips_ends_at_the_deadline(dripping: str) -> None:
+    calls = HttpCalls("test", dripping, headers={}, ca_file=None, read_error=lambda _document: Told())
+    began = CLOCK.monotonic()
+    with closing(calls), pytest.raises(AdapterError) as caught:
+        calls.call("GET", "x", Deadline.after(CLOCK, 0.5))
+    assert (caught.value.failure.kind, caught.value.failure.cause) == (Kind.TRANSIENT, "timeout")
+    assert CLOCK.monotonic() - began < 10

@@ -86,14 +86,17 @@ class HttpCalls:
             raise AdapterError(Failure(Kind.TRANSIENT, "timeout", "no time is left for the call"))
         try:
             content = None if body is None else _JSON.encode(body).encode()
-            with self._clients.lease() as client:
-                answer = client.request(
+            with (
+                self._clients.lease() as client,
+                client.stream(
                     method,
                     f"{self._base}/{path}",
                     content=content,
                     headers={"Content-Type": "application/json"} if content is not None else None,
                     timeout=deadline.remaining_s(),
-                )
+                ) as coming,
+            ):
+                answer = _read(coming, deadline)
         except httpx.HTTPError as error:
             raise AdapterError(failure_of_transport(error, self._kind)) from None
         except (ValueError, TypeError, RecursionError) as error:
@@ -108,6 +111,19 @@ class HttpCalls:
         self._clients.close()
 
 
+def _read(coming: httpx.Response, deadline: Deadline) -> httpx.Response:
+    """The whole answer. The client's limit is for each wait alone: an answer in drips would never meet it."""
+    parts = []
+    for part in coming.iter_bytes():
+        if deadline.passed:
+            raise httpx.ReadTimeout("the answer came too slowly")
+        parts.append(part)
+    headers = [(name, value) for name, value in coming.headers.items() if name not in _DONE_WITH]
+    return httpx.Response(coming.status_code, headers=headers, content=b"".join(parts))
+
+
+#: Headers of the answer as it was sent, which the one that was read is not any more.
+_DONE_WITH: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 #: Made once: json.dumps makes a new one for every call that asks for anything special.
 _JSON: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
