@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vectide.core.mapping import MetadataField, SoftDelete, TableMapping
-from vectide.core.model import Deleted, Position, Row, Stamp, Upserted, listed_hash, text_hash
+from vectide.core.model import Deleted, Position, Row, SourcePosition, Stamp, Upserted, listed_hash, text_hash
 from vectide.core.planner import (
     Drift,
     EmbedText,
@@ -274,6 +274,22 @@ def test_what_the_store_already_has_is_never_applied_again(change: Upserted | De
 def test_a_position_of_another_log_says_nothing() -> None:
     change, known = upserted(title="new"), Known(ROW, at(0, "another log"), stored(), "test/4")
     assert embedded(plan(change, known, DOCS)).texts == ("new\ntwo",)
+
+
+def test_an_unchanged_row_of_another_log_leaves_its_position_where_the_source_tells_the_order() -> None:
+    """Invariant 3: the other log's next change is older than this one, and another replica may be about to
+    apply it. Only the position keeps that off."""
+    order = SourcePosition("db", "08", 1000)
+    change, new = upserted(), replace(at(0, "another log"), source=order)
+    decided = patched(plan(change, Known(ROW, new, stored(), "test/4"), DOCS))
+    assert decided.stamp == replace(stored(values=False), position=new)
+
+    beside = replace(at(0), partition=1, source=order)
+    assert patched(plan(change, Known(ROW, beside, stored(), "test/4"), DOCS)).stamp.position == beside
+
+    further = replace(at(9), source=order)
+    assert plan(change, Known(ROW, further, stored(), "test/4"), DOCS) == Skip("unchanged")
+    assert plan(change, Known(ROW, at(0, "another log"), stored(), "test/4"), DOCS) == Skip("unchanged")
 
 
 def test_an_open_row_is_never_skipped() -> None:

@@ -175,11 +175,15 @@ class Position:
 
     def relation_to(self, other: Position) -> Order:
         """``OLDER`` when this position certainly comes before ``other``, and so on."""
-        if self.log != other.log or self.partition != other.partition:
+        if not self.shares_log(other):
             return _relation(self.source, other.source)
         if self.offset == other.offset:
             return Order.SAME
         return Order.OLDER if self.offset < other.offset else Order.NEWER
+
+    def shares_log(self, other: Position) -> bool:
+        """Whether both are in one partition of one log, where offsets tell which comes first."""
+        return self.log == other.log and self.partition == other.partition
 
     def to_payload(self) -> dict[str, Value]:
         """The position as a stamp has it: in two members, the second where there is one."""

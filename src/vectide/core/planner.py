@@ -328,10 +328,16 @@ def _same_text(
     stamp = known.stamp
     assert stamp is not None
     new = _stamp(known, mapping, content, chunks, layout)
-    if new.tells_the_same(stamp) and not known.must_write:
+    if new.tells_the_same(stamp) and not known.must_write and not _fences_another_log(new, stamp):
         return Skip("unchanged")
     diff = difference(known.row, stamp, new) if _has_tail(mapping, stamp, new) else None
     return _patch(stamp, new, mapping, content, None if diff is None else diff.tail)
+
+
+def _fences_another_log(new: Stamp, stamp: Stamp) -> bool:
+    """Whether only the new position keeps what another log still has of the row, and is older by the source's
+    order, from going over this change: another replica may be about to apply that."""
+    return new.position.source is not None and not new.position.shares_log(stamp.position)
 
 
 def _new_text(

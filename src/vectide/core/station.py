@@ -156,6 +156,8 @@ class Station(Generic[T]):
 
     def depart(self, now_s: float, *, flush: bool = False) -> Unit[T] | None:
         """The unit whose call starts now, None when none may. It counts as in flight from here on."""
+        if not (self._retries or self._batcher):
+            return None  # most of the time: the pump asks all its stations at every step
         if len(self.in_flight) >= self.allowed or now_s < self._open_s:
             return None
         if self._probing and self.in_flight:

@@ -32,7 +32,8 @@ class Worker:
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
         outside = {name: value for name, value in os.environ.items() if not name.startswith("VECTIDE_")}
-        self._environment = {**outside, **environment}
+        # Whoever is killed leaves temporary files behind: they go with the log's folder.
+        self._environment = {**outside, **environment, "TMPDIR": str(log.parent)}
         self._port = int(environment["VECTIDE_HTTP__PORT"])
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
