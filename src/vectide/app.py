@@ -297,7 +297,7 @@ def chunks_of_unknown_fit(settings: Settings, tables: Iterable[str], embedder: E
     model takes."""
     if embedder.limits.chunk_tokens is not None:
         return []
-    of_any_length = ("hashing", "wordllama")
+    of_any_length = ("hashing", "model2vec", "wordllama")
     return [
         mapping.table
         for mapping in settings.mappings

@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from tests.tiny_static import make_static
 
 from vectide.core.failures import Kind
 from vectide.embedders import KINDS, checked, load
@@ -30,6 +32,12 @@ def _hashing() -> Iterator[Embedder]:
 @contextmanager
 def _wordllama() -> Iterator[Embedder]:
     yield load("wordllama")
+
+
+@contextmanager
+def _model2vec() -> Iterator[Embedder]:
+    with TemporaryDirectory() as folder:
+        yield load("model2vec", model=str(make_static(Path(folder) / "tiny")))
 
 
 @contextmanager
@@ -92,6 +100,7 @@ MAKERS: dict[str, Callable[[], AbstractContextManager[Embedder]]] = {
     "cohere": _cohere,
     "gemini": _gemini,
     "hashing": _hashing,
+    "model2vec": _model2vec,
     "onnx": _onnx,
     "openai": _openai,
     "voyage": _voyage,

