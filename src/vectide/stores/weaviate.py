@@ -7,9 +7,7 @@ holds is read before, and a writer that comes late by less than that is not noti
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -28,7 +26,6 @@ from vectide.ports import (
     Outcome,
     Patch,
     Put,
-    StartupRefused,
     Stored,
     Vector,
     Write,
@@ -39,14 +36,14 @@ from vectide.stores.pointwise import (
     Held,
     changes_of,
     check_vectors,
+    hit_of,
     ids_to_read,
     matching,
     stamps_of,
 )
-from vectide.stores.refusals import check_made_for, check_same, refusing
+from vectide.stores.weaviate_collections import Collections, Shape, class_of
 from vectide.stores.weaviate_errors import failure_of_object, failure_of_query, read_error
 from vectide.stores.weaviate_points import (
-    PROPERTIES,
     READ,
     among,
     among_query,
@@ -70,29 +67,11 @@ CAPABILITIES: Final = Capabilities(
     named_vectors=True,
 )
 
-METRICS: Final = {"cosine": "cosine", "dot": "dot", "l2": "l2-squared"}
-
 #: The most points that one query may give, unless the server is told otherwise.
 _MAX_RESULTS: Final = 10_000
 
 #: Every replica confirms a write, so that a read of any of them sees it.
 _EVERYWHERE: Final = "consistency_level=ALL"
-
-_NAME: Final = re.compile(r"[A-Za-z][_0-9A-Za-z]{0,254}")
-_VECTOR: Final = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,229}")
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a collection is made for: its description says so. ``vector``: the one of its named vectors that
-    is ours; ``others``: those that are not."""
-
-    name: str
-    dimensions: int
-    metric: str
-    space: str
-    vector: str | None = None
-    others: tuple[str, ...] = ()
 
 
 class WeaviateStore:
@@ -106,7 +85,7 @@ class WeaviateStore:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         base = f"{url.rstrip('/')}/v1"
         self._http = HttpCalls("weaviate", base, headers=headers, ca_file=ca_file, read_error=read_error)
-        self._shapes: dict[str, Shape] = {}
+        self._collections = Collections(self._http)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -114,44 +93,16 @@ class WeaviateStore:
 
     def prepare(self, spec: CollectionSpec, deadline: Deadline) -> None:
         """As :meth:`vectide.ports.Store.prepare`."""
-        if not self.verify(spec, deadline):
-            with refusing("weaviate", spec):
-                self._create(spec, deadline)
-            if not self.verify(spec, deadline):
-                raise StartupRefused("what answers at the URL of the weaviate store is no Weaviate server")
+        self._collections.prepare(spec, deadline)
 
     def verify(self, spec: CollectionSpec, deadline: Deadline) -> bool:
         """As :meth:`vectide.ports.Verifiable.verify`."""
-        if spec.metric not in METRICS:
-            raise StartupRefused(f"weaviate has no metric {spec.metric!r}: choose {', '.join(METRICS)}")
-        if not _NAME.fullmatch(spec.name):
-            raise StartupRefused(
-                f"a weaviate collection cannot be named {spec.name!r}: letters, digits and underscores can"
-            )
-        if spec.vector is not None and not _VECTOR.fullmatch(spec.vector):
-            raise StartupRefused(
-                f"a weaviate vector cannot be named {spec.vector!r}: letters, digits and underscores can"
-            )
-        with refusing("weaviate", spec):
-            try:
-                shape = self._shape(spec.name, deadline, fresh=True)
-            except AdapterError as error:
-                if error.failure.cause == "collection_missing":
-                    return False
-                raise
-        if shape.name != spec.name:
-            raise StartupRefused(
-                f"weaviate begins names with a capital: collection {spec.name!r} would be {shape.name!r}, "
-                "which is there already"
-            )
-        check_made_for(spec, shape.dimensions, shape.metric, shape.space)
-        check_same(spec, "vector", shape.vector, spec.vector)
-        return True
+        return self._collections.verify(spec, deadline)
 
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
         """As :meth:`vectide.ports.Store.write`: what is there is read first, then the points change. (A write
         to a collection that is gone would make another one: the read notices.)"""
-        shape = self._shape(collection, deadline)
+        shape = self._collections.shape(collection, deadline)
         check_vectors((write.vector for write in writes if isinstance(write, Put)), shape.dimensions)
         held = self._fetch(collection, ids_to_read(writes, puts=True), deadline)
         changes = changes_of(writes, held)
@@ -167,7 +118,7 @@ class WeaviateStore:
         self, collection: str, rows: Sequence[Row], deadline: Deadline, *, values: bool = False
     ) -> Sequence[Stamp | None]:
         """As :meth:`vectide.ports.Store.stamps`."""
-        self._shape(collection, deadline)
+        self._collections.shape(collection, deadline)
         held = self._fetch(collection, list({row.head_id: None for row in rows}), deadline)
         return stamps_of(rows, held, values=values)
 
@@ -175,7 +126,7 @@ class WeaviateStore:
         self, collection: str, vector: Vector, limit: int, deadline: Deadline, filters: Mapping[str, Value]
     ) -> Sequence[Hit]:
         """As :meth:`vectide.ports.Searchable.search`, at most 10,000 candidates."""
-        shape = self._shape(collection, deadline)
+        shape = self._collections.shape(collection, deadline)
         check_vectors([vector], shape.dimensions)
         wanted = conditions(filters)
         target = "" if shape.vector is None else f",targetVectors:[{quoted(shape.vector)}]"
@@ -192,16 +143,16 @@ class WeaviateStore:
         self, collection: str, cursor: str | None, limit: int, deadline: Deadline, *, vectors: bool = False
     ) -> tuple[Sequence[Stored], str | None]:
         """As :meth:`vectide.ports.Scannable.scan`. The cursor is the last id."""
-        shape = self._shape(collection, deadline)
-        path = f"objects?class={_class(collection)}&limit={min(limit, _MAX_RESULTS)}&after={cursor or ''}"
+        shape = self._collections.shape(collection, deadline)
+        path = f"objects?class={class_of(collection)}&limit={min(limit, _MAX_RESULTS)}&after={cursor or ''}"
         found = self._http.call("GET", path + ("&include=vector" if vectors else ""), deadline)["objects"]
         page = [held_of(one["id"], one["properties"], _vector_of(one, shape)).point for one in found]
         return page, page[-1].id if len(page) == min(limit, _MAX_RESULTS) else None
 
     def count(self, collection: str, deadline: Deadline) -> int:
         """The number of points in the collection."""
-        self._shape(collection, deadline)
-        name = _class(collection)
+        self._collections.shape(collection, deadline)
+        name = class_of(collection)
         found = self._query(f"{{Aggregate{{{name}{{meta{{count}}}}}}}}", deadline)
         return int(found["Aggregate"][name][0]["meta"]["count"])
 
@@ -211,44 +162,6 @@ class WeaviateStore:
 
     # --- calls ---
 
-    def _create(self, spec: CollectionSpec, deadline: Deadline) -> None:
-        made_for = {
-            "name": spec.name,
-            "dimensions": spec.dimensions,
-            "metric": spec.metric,
-            "space": spec.space,
-            **({} if spec.vector is None else {"vector": spec.vector}),
-        }
-        index = {"vectorIndexType": "hnsw", "vectorIndexConfig": {"distance": METRICS[spec.metric]}}
-        vectors: dict[str, Any] = {"vectorizer": "none", **index}
-        if spec.vector is not None:
-            vectors = {"vectorConfig": {spec.vector: {"vectorizer": {"none": {}}, **index}}}
-        body = {
-            "class": _class(spec.name),
-            "description": json.dumps({"vectide": made_for}),
-            "properties": list(PROPERTIES),
-            **vectors,
-        }
-        try:
-            self._http.call("POST", "schema", deadline, body)
-        except AdapterError as error:
-            if error.failure.cause != "conflict":  # another replica makes it
-                raise
-
-    def _shape(self, collection: str, deadline: Deadline, *, fresh: bool = False) -> Shape:
-        shape = None if fresh else self._shapes.get(collection)
-        if shape is None:
-            found = self._http.call("GET", f"schema/{_class(collection)}", deadline)
-            try:
-                made_for = json.loads(found["description"])["vectide"]
-                others = sorted((found.get("vectorConfig") or {}).keys() - {made_for.get("vector")})
-                shape = Shape(**made_for, others=tuple(others))
-            except (ValueError, LookupError, TypeError):
-                detail = f"collection {collection!r} is not one of this service: choose another name"
-                raise AdapterError(Failure(Kind.OPERATOR, "not_ours", detail)) from None
-            self._shapes[collection] = shape
-        return shape
-
     def _query(self, query: str, deadline: Deadline) -> Any:
         answer = self._http.call("POST", "graphql", deadline, {"query": query})
         if answer.get("errors"):
@@ -256,7 +169,7 @@ class WeaviateStore:
         return answer["data"]
 
     def _get(self, collection: str, which: str, fields: str, deadline: Deadline) -> list[dict[str, Any]]:
-        name = _class(collection)
+        name = class_of(collection)
         found: list[dict[str, Any]] = self._query(f"{{Get{{{name}({which}){{{fields}}}}}}}", deadline)["Get"][
             name
         ]
@@ -273,11 +186,11 @@ class WeaviateStore:
         """Write the whole points; which of them failed, by id."""
         if not changes.puts:
             return {}
-        shape = self._shape(collection, deadline)
+        shape = self._collections.shape(collection, deadline)
         others = self._others(collection, [held.point.id for held, _ in changes.puts], shape, deadline)
         made = [
             {
-                "class": _class(collection),
+                "class": class_of(collection),
                 "id": held.point.id,
                 "properties": whole(held),
                 **_vectors(vector, shape, others.get(held.point.id, {})),
@@ -307,7 +220,7 @@ class WeaviateStore:
         """Change points, one call for each; which of them are gone."""
         gone = set()
         for held in changes.patches:
-            id_, name = held.point.id, _class(collection)
+            id_, name = held.point.id, class_of(collection)
             body = {"class": name, "id": id_, "properties": patched(held)}
             try:
                 self._http.call("PATCH", f"objects/{name}/{id_}?{_EVERYWHERE}", deadline, body)
@@ -333,7 +246,7 @@ class WeaviateStore:
 
     def _delete(self, collection: str, where: Mapping[str, Any], deadline: Deadline) -> None:
         """All that match; one call takes away no more than a query may give."""
-        body = {"match": {"class": _class(collection), "where": where}}
+        body = {"match": {"class": class_of(collection), "where": where}}
         while True:
             done = self._http.call("DELETE", f"batch/objects?{_EVERYWHERE}", deadline, body)["results"]
             for one in done["objects"] or ():
@@ -345,11 +258,6 @@ class WeaviateStore:
 
 
 create = WeaviateStore
-
-
-def _class(collection: str) -> str:
-    """The name as the server has it."""
-    return collection[:1].upper() + collection[1:]
 
 
 def _vectors(vector: Vector, shape: Shape, others: Mapping[str, Any]) -> dict[str, Any]:
@@ -379,8 +287,7 @@ def _outcome(write: Write, outcome: Outcome, failed: Mapping[str, Failure], gone
 
 
 def _hit(found: Mapping[str, Any], metric: str) -> Hit:
-    point = held_of(found["_additional"]["id"], found).point
-    distance = found["_additional"]["distance"]
+    held, distance = held_of(found["_additional"]["id"], found), found["_additional"]["distance"]
     match metric:
         case "l2":
             score = -float(np.sqrt(max(0.0, distance)))
@@ -388,4 +295,4 @@ def _hit(found: Mapping[str, Any], metric: str) -> Hit:
             score = -distance
         case _:
             score = 1.0 - distance
-    return Hit(point.row, point.chunk, score, point.text, point.metadata)
+    return hit_of(held, score)

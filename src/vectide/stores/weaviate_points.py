@@ -13,11 +13,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
-
-from vectide.core.model import STAMP_KEY, Row, Value, canonical_json
-from vectide.ports import Stored
-from vectide.stores.pointwise import Held, read_stamp
+from vectide.core.model import STAMP_KEY, Value, canonical_json
+from vectide.stores.pointwise import Held, held_from, ours_of
 
 #: The properties of a collection.
 PROPERTIES: Final = (
@@ -49,33 +46,18 @@ def whole(held: Held) -> dict[str, Any]:
 
 def patched(held: Held) -> dict[str, Any]:
     """The properties that a patch changes."""
-    point = held.point
-    ours: dict[str, Value] = {
-        "table": point.row.table,
-        "key": point.row.key,
-        "chunk": point.chunk,
-        "hash": point.text_hash,
-    }
-    if point.stamp is not None:
-        ours["stamp"] = point.stamp.to_payload(point.row)
-    if held.values is not None:
-        ours["values"] = dict(held.values)
+    metadata = held.point.metadata
     return {
-        "metadata": canonical_json(dict(point.metadata)),
-        "filters": entries(point.metadata),
-        STAMP_KEY: canonical_json(ours),
+        "metadata": canonical_json(dict(metadata)),
+        "filters": entries(metadata),
+        STAMP_KEY: canonical_json(ours_of(held)),
     }
 
 
 def held_of(id_: str, properties: Mapping[str, Any], vector: Any = None) -> Held:
     """The point that these properties are."""
-    ours = json.loads(properties[STAMP_KEY])
-    metadata = json.loads(properties["metadata"])
-    numbers = np.asarray(vector, dtype=np.float32) if vector else None
-    row, stamp = Row(ours["table"], ours["key"]), read_stamp(ours.get("stamp"))
-    text = properties.get("text")
-    stored = Stored(id_, row, ours["chunk"], text, ours["hash"], metadata, stamp, numbers)
-    return Held(stored, ours.get("values"))
+    ours, metadata = (json.loads(properties[name]) for name in (STAMP_KEY, "metadata"))
+    return held_from(id_, ours, properties.get("text"), metadata, vector)
 
 
 # --- conditions -----------------------------------------------------------------------------------------
