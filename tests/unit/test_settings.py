@@ -486,7 +486,8 @@ def test_every_variable_is_described_in_one_sentence() -> None:
     assert all(doc.meaning.endswith(".") for doc in docs.values())
     assert docs["VECTIDE_EMBEDDER__KIND"] == VariableDoc(
         name="VECTIDE_EMBEDDER__KIND",
-        type="openai | azure | cohere | voyage | gemini | onnx | model2vec | wordllama | hashing",
+        type="openai | azure | cohere | voyage | gemini | onnx | sentence-transformers | model2vec | "
+        "wordllama | hashing",
         default=None,
         required=True,
         secret=False,

@@ -37,6 +37,7 @@ KINDS: Final[dict[str, str]] = {
     "model2vec": "vectide.embedders.model2vec_static",
     "onnx": "vectide.embedders.onnx_model",
     "openai": "vectide.embedders.openai_compatible",
+    "sentence-transformers": "vectide.embedders.sentence_transformers_model",
     "voyage": "vectide.embedders.openai_voyage",
     "wordllama": "vectide.embedders.wordllama_static",
 }
@@ -49,6 +50,7 @@ EXTRAS: Final[dict[str, str]] = {
     "model2vec": "model2vec",
     "onnx": "onnx",
     "openai": "openai",
+    "sentence-transformers": "sentence-transformers",
     "voyage": "voyage",
     "wordllama": "wordllama",
 }

@@ -1,15 +1,20 @@
-"""The folder of a local model: found, never fetched, and told from every other by a digest."""
+"""What models in this process share: their folder, found and never fetched, and told from every other by a
+digest; and which of a call's texts go through a model together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
 
 from vectide.ports import StartupRefused
 
 _PIECE_BYTES: Final = 1 << 20
+#: Tokens that go through a transformer at once, filled up ones included: what a call's memory depends on.
+_RUN_TOKENS: Final = 4096
 
 
 def folder_of(model: str) -> tuple[Path, str]:
@@ -44,6 +49,18 @@ def digest_of(how: str, files: Iterable[Path]) -> str:
         for piece in _pieces(path):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def runs(lengths: Any) -> Iterator[list[int]]:
+    """The places of texts that go through the model together: of about the same length, so that little is
+    filled up, and not too many. ``lengths``: the tokens of each."""
+    run: list[int] = []
+    for place in map(int, np.argsort(lengths, kind="stable")):
+        if run and lengths[place] * (len(run) + 1) > _RUN_TOKENS:
+            yield run
+            run = []
+        run.append(place)
+    yield run
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
