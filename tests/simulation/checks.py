@@ -195,6 +195,8 @@ class Watch:
         may = (self._scenario.records_in_flight, self._scenario.bytes_in_flight + 10 * 6000)
         if held > may[0] or held_bytes > may[1]:
             raise Violation(f"invariant 11: {held} records, {held_bytes} bytes held, {may} allowed")
+        if budget.held_by_rows and not len(process.stream.stations.rows):
+            raise Violation(f"{budget}, but no row is under way")
 
     # --- invariant 2 ------------------------------------------------------------------------------------
 

@@ -241,6 +241,8 @@ class Stream:
             mapping = self._parts.mapping_of(topic)
             lane = Lane(topic, partition, log_id, mapping, leaving=self.stopping)
             self.lanes[lane.id] = lane
+            if mapping is not None and mapping.chunking is not None:
+                self.intake.budget.set_aside()
         if self.stopping:
             self.intake.pause_all()
         self._parts.telemetry.count(signals.ASSIGNMENTS, len(partitions), outcome="assigned")
