@@ -245,6 +245,8 @@ class Stream:
                 # A topic that has come up since the start. Only other settings, and so a restart, mend it.
                 cause = f"several tables take in the topic {topic}: {', '.join(tables)}"
                 self._halt_lane(lane, cause, probe_after_s=math.inf)
+            if mapping is not None and mapping.chunking is not None:
+                self.intake.budget.set_aside()
         if self.stopping:
             self.intake.pause_all()
         self._parts.telemetry.count(signals.ASSIGNMENTS, len(partitions), outcome="assigned")
