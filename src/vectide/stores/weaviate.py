@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import Row, Stamp, Value
 from vectide.ports import (
+    APPLIED,
     MISSING,
     AdapterError,
     Capabilities,
@@ -25,6 +27,7 @@ from vectide.ports import (
     Mark,
     Outcome,
     Patch,
+    PatchChunks,
     Put,
     Stored,
     Vector,
@@ -43,16 +46,8 @@ from vectide.stores.pointwise import (
 )
 from vectide.stores.weaviate_collections import Collections, Shape, class_of
 from vectide.stores.weaviate_errors import failure_of_object, failure_of_query, read_error
-from vectide.stores.weaviate_points import (
-    READ,
-    among,
-    among_query,
-    conditions,
-    held_of,
-    patched,
-    quoted,
-    whole,
-)
+from vectide.stores.weaviate_filters import among, among_query, conditions, quoted
+from vectide.stores.weaviate_points import READ, held_of, patched, whole
 
 CAPABILITIES: Final = Capabilities(
     kind="weaviate",
@@ -60,10 +55,12 @@ CAPABILITIES: Final = Capabilities(
     atomic_calls=False,
     read_your_writes=True,
     conditional_writes=False,
+    update_only=True,
     nested_metadata=True,
     null_metadata=True,
     max_integer=10**1000,  # metadata is JSON text
     nul_in_text=True,
+    filter_indexes=True,
     named_vectors=True,
 )
 
@@ -72,6 +69,12 @@ _MAX_RESULTS: Final = 10_000
 
 #: Every replica confirms a write, so that a read of any of them sees it.
 _EVERYWHERE: Final = "consistency_level=ALL"
+
+#: What the server says of an object that is not there, or not any more.
+_GONE: Final = frozenset({"collection_missing", "object_missing"})
+
+#: Calls for single points that run at the same time.
+_AT_ONCE: Final = 8
 
 
 class WeaviateStore:
@@ -106,12 +109,10 @@ class WeaviateStore:
         check_vectors((write.vector for write in writes if isinstance(write, Put)), shape.dimensions)
         held = self._fetch(collection, ids_to_read(writes, puts=True), deadline)
         changes = changes_of(writes, held)
-        failed = self._put(collection, changes, deadline)
-        gone = self._patch(collection, changes, deadline)
+        told = self._put(collection, changes, deadline) | self._change(collection, changes, deadline)
         self._remove(collection, changes, deadline)
         return [
-            _outcome(write, outcome, failed, gone)
-            for write, outcome in zip(writes, changes.outcomes, strict=True)
+            _outcome(write, outcome, told) for write, outcome in zip(writes, changes.outcomes, strict=True)
         ]
 
     def stamps(
@@ -128,7 +129,7 @@ class WeaviateStore:
         """As :meth:`vectide.ports.Searchable.search`, at most 10,000 candidates."""
         shape = self._collections.shape(collection, deadline)
         check_vectors([vector], shape.dimensions)
-        wanted = conditions(filters)
+        wanted = conditions(filters, shape.typed)
         target = "" if shape.vector is None else f",targetVectors:[{quoted(shape.vector)}]"
         near = f"nearVector:{{vector:{json.dumps(vector.tolist())}{target}}}"
 
@@ -146,7 +147,7 @@ class WeaviateStore:
         shape = self._collections.shape(collection, deadline)
         path = f"objects?class={class_of(collection)}&limit={min(limit, _MAX_RESULTS)}&after={cursor or ''}"
         found = self._http.call("GET", path + ("&include=vector" if vectors else ""), deadline)["objects"]
-        page = [held_of(one["id"], one["properties"], _vector_of(one, shape)).point for one in found]
+        page = [held_of(one["id"], one["properties"], shape.vector_of(one)).point for one in found]
         return page, page[-1].id if len(page) == min(limit, _MAX_RESULTS) else None
 
     def count(self, collection: str, deadline: Deadline) -> int:
@@ -182,26 +183,23 @@ class WeaviateStore:
         found = self._get(collection, which, f"{READ} _additional{{id}}", deadline)
         return {one["_additional"]["id"]: held_of(one["_additional"]["id"], one) for one in found}
 
-    def _put(self, collection: str, changes: Changes, deadline: Deadline) -> dict[str, Failure]:
-        """Write the whole points; which of them failed, by id."""
-        if not changes.puts:
+    def _put(self, collection: str, changes: Changes, deadline: Deadline) -> dict[str, Outcome]:
+        """Write whole points; what became of those that failed, by id."""
+        puts = [one for one in changes.puts if one[0].point.id not in changes.updates]
+        if not puts:
             return {}
         shape = self._collections.shape(collection, deadline)
-        others = self._others(collection, [held.point.id for held, _ in changes.puts], shape, deadline)
+        ids = [held.point.id for held, _ in puts]
+        others = self._others(collection, ids, shape, deadline)
         made = [
-            {
-                "class": class_of(collection),
-                "id": held.point.id,
-                "properties": whole(held),
-                **_vectors(vector, shape, others.get(held.point.id, {})),
-            }
-            for held, vector in changes.puts
+            _object(collection, held, whole(held, shape.typed))
+            | shape.vectors(vector, others.get(held.point.id, {}))
+            for held, vector in puts
         ]
         answered = self._http.call("POST", f"batch/objects?{_EVERYWHERE}", deadline, {"objects": made})
-        failures = ((one["id"], failure_of_object(one)) for one in answered)
-        failed = {id_: failure for id_, failure in failures if failure is not None}
-        missing = {held.point.id for held, _ in changes.puts} - {one["id"] for one in answered}
-        return failed | dict.fromkeys(missing, Failure(Kind.TRANSIENT, "answer", "an object without answer"))
+        unknown = dict.fromkeys(ids, Failure(Kind.TRANSIENT, "answer", "an object without answer"))
+        failures = unknown | {one["id"]: failure_of_object(one) for one in answered}
+        return {id_: Outcome(Effect.FAILED, why) for id_, why in failures.items() if why is not None}
 
     def _others(
         self, collection: str, ids: Sequence[str], shape: Shape, deadline: Deadline
@@ -216,19 +214,32 @@ class WeaviateStore:
             one["id"]: {name: vector for name, vector in one["vectors"].items() if vector} for one in found
         }
 
-    def _patch(self, collection: str, changes: Changes, deadline: Deadline) -> set[str]:
-        """Change points, one call for each; which of them are gone."""
-        gone = set()
-        for held in changes.patches:
-            id_, name = held.point.id, class_of(collection)
-            body = {"class": name, "id": id_, "properties": patched(held)}
+    def _change(self, collection: str, changes: Changes, deadline: Deadline) -> dict[str, Outcome]:
+        """Change points that are there, a call for each; what became of those that failed or had gone, by
+        id. The server looks for the point while it is locked, and keeps the vectors that are not sent."""
+        shape = self._collections.shape(collection, deadline)
+        bodies = [_object(collection, held, patched(held, shape.typed)) for held in changes.patches]
+        bodies += [
+            _object(collection, held, whole(held, shape.typed)) | shape.vectors(vector)
+            for held, vector in changes.puts
+            if held.point.id in changes.updates
+        ]
+
+        def change(body: Mapping[str, Any]) -> Outcome:
+            path = f"objects/{body['class']}/{body['id']}?{_EVERYWHERE}"
             try:
-                self._http.call("PATCH", f"objects/{name}/{id_}?{_EVERYWHERE}", deadline, body)
+                self._http.call("PATCH", path, deadline, body)
             except AdapterError as error:
-                if error.failure.cause != "collection_missing":
-                    raise
-                gone.add(id_)
-        return gone
+                if error.failure.cause in _GONE:
+                    return MISSING
+                if error.failure.kind is Kind.REFUSED:
+                    return Outcome(Effect.FAILED, error.failure)
+                raise
+            return APPLIED
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:  # which has no threads before it needs them
+            outcomes = zip(bodies, pool.map(change, bodies), strict=True)
+            return {body["id"]: outcome for body, outcome in outcomes if outcome is not APPLIED}
 
     def _remove(self, collection: str, changes: Changes, deadline: Deadline) -> None:
         stays = {row_id: stay for row_id, stay, _ in changes.removals}
@@ -260,28 +271,20 @@ class WeaviateStore:
 create = WeaviateStore
 
 
-def _vectors(vector: Vector, shape: Shape, others: Mapping[str, Any]) -> dict[str, Any]:
-    """The vectors of an object that is written whole."""
-    if shape.vector is None and not others:
-        return {"vector": vector.tolist()}
-    if shape.vector is None:
-        return {"vector": vector.tolist(), "vectors": dict(others)}
-    return {"vectors": {**others, shape.vector: vector.tolist()}}
+def _object(collection: str, held: Held, properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"class": class_of(collection), "id": held.point.id, "properties": properties}
 
 
-def _vector_of(found: Mapping[str, Any], shape: Shape) -> Any:
-    """Our vector among those of an object."""
-    if shape.vector is None:
-        return found.get("vector")
-    return (found.get("vectors") or {}).get(shape.vector)
-
-
-def _outcome(write: Write, outcome: Outcome, failed: Mapping[str, Failure], gone: set[str]) -> Outcome:
+def _outcome(write: Write, outcome: Outcome, told: Mapping[str, Outcome]) -> Outcome:
+    """``told``: of points that were not written. A later chunk that has gone is passed over."""
     match write:
-        case Put(point) if point.id in failed:
-            return Outcome(Effect.FAILED, failed[point.id])
-        case Patch(row) | Mark(row) if row.head_id in gone:
-            return MISSING
+        case Put(point):
+            return told.get(point.id, outcome)
+        case Patch(row) | Mark(row):
+            return told.get(row.head_id, outcome)
+        case PatchChunks(_, _, chunks):
+            failed = (told[id_] for id_, _ in chunks if id_ in told)
+            return next((one for one in failed if one.effect is Effect.FAILED), outcome)
         case _:
             return outcome
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from vectide.core.failures import Failure, Kind
-from vectide.ports import AdapterError, CollectionSpec, Deadline, StartupRefused
+from vectide.ports import AdapterError, CollectionSpec, Deadline, StartupRefused, Vector
 from vectide.stores.http_calls import HttpCalls
 from vectide.stores.refusals import check_made_for, check_metric, check_same, found, refusing
+from vectide.stores.weaviate_filters import Typed, typed_in, typed_of
 from vectide.stores.weaviate_points import PROPERTIES
 
 METRICS: Final = {"cosine": "cosine", "dot": "dot", "l2": "l2-squared"}
@@ -23,7 +25,8 @@ _VECTOR: Final = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,229}")
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What a collection is made for: its description says so. ``vector``: the one of its named vectors that
-    is ours; ``others``: those that are not."""
+    is ours; ``others``: those that are not. ``properties``: their types; ``typed``: those for names that
+    are filtered by."""
 
     name: str
     dimensions: int
@@ -31,6 +34,19 @@ class Shape:
     space: str
     vector: str | None = None
     others: tuple[str, ...] = ()
+    properties: Mapping[str, str] = field(default_factory=dict)
+    typed: tuple[Typed, ...] = ()
+
+    def vectors(self, ours: Vector, others: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+        """The vectors of an object, as they are written."""
+        numbers = ours.tolist()
+        if self.vector is not None:
+            return {"vectors": {**others, self.vector: numbers}}
+        return {"vector": numbers, "vectors": dict(others)} if others else {"vector": numbers}
+
+    def vector_of(self, found: Mapping[str, Any]) -> Any:
+        """Ours among those of an object."""
+        return found.get("vector") if self.vector is None else (found.get("vectors") or {}).get(self.vector)
 
 
 class Collections:
@@ -55,6 +71,12 @@ class Collections:
                 self._create(spec, deadline)
             if not self.verify(spec, deadline):
                 raise StartupRefused("what answers at the URL of the weaviate store is no Weaviate server")
+        there = self.shape(spec.name, deadline).properties
+        missing = [one for one in map(typed_of, spec.filters) if one.path not in there]
+        with refusing("weaviate", spec):
+            for one in missing:
+                self._make(f"schema/{class_of(spec.name)}/properties", one.definition(), deadline)
+            self.shape(spec.name, deadline, fresh=bool(missing))
 
     def verify(self, spec: CollectionSpec, deadline: Deadline) -> bool:
         """As :meth:`vectide.ports.Verifiable.verify`."""
@@ -72,6 +94,9 @@ class Collections:
             )
         check_made_for(spec, shape.dimensions, shape.metric, shape.space)
         check_same(spec, "vector", shape.vector, spec.vector)
+        for one in map(typed_of, spec.filters):
+            has = shape.properties.get(one.path, one.data_type)
+            check_same(spec, f"property {one.path!r} of type", has, one.data_type)
         return True
 
     def _create(self, spec: CollectionSpec, deadline: Deadline) -> None:
@@ -82,6 +107,7 @@ class Collections:
             "space": spec.space,
             **({} if spec.vector is None else {"vector": spec.vector}),
         }
+        typed = [typed_of(one, everywhere=True) for one in spec.filters]
         index = {"vectorIndexType": "hnsw", "vectorIndexConfig": {"distance": METRICS[spec.metric]}}
         vectors: dict[str, Any] = {"vectorizer": "none", **index}
         if spec.vector is not None:
@@ -89,11 +115,14 @@ class Collections:
         body = {
             "class": class_of(spec.name),
             "description": json.dumps({"vectide": made_for}),
-            "properties": list(PROPERTIES),
+            "properties": [*PROPERTIES, *(one.definition() for one in typed)],
             **vectors,
         }
+        self._make("schema", body, deadline)
+
+    def _make(self, path: str, body: Mapping[str, Any], deadline: Deadline) -> None:
         try:
-            self._http.call("POST", "schema", deadline, body)
+            self._http.call("POST", path, deadline, body)
         except AdapterError as error:
             if error.failure.cause != "conflict":  # another replica makes it
                 raise
@@ -115,7 +144,9 @@ def _shape_of(described: Mapping[str, Any], collection: str) -> Shape:
     try:
         made_for = json.loads(described["description"])["vectide"]
         others = sorted((described.get("vectorConfig") or {}).keys() - {made_for.get("vector")})
-        return Shape(**made_for, others=tuple(others))
+        properties = described.get("properties") or []
+        types = {one["name"]: ", ".join(one["dataType"]) for one in properties}
+        return Shape(**made_for, others=tuple(others), properties=types, typed=tuple(typed_in(properties)))
     except (ValueError, LookupError, TypeError):
         detail = f"collection {collection!r} is not one of this service: choose another name"
         raise AdapterError(Failure(Kind.OPERATOR, "not_ours", detail)) from None
