@@ -24,10 +24,7 @@ from vectide.ports import (
     Deadline,
     Effect,
     Hit,
-    Mark,
     Outcome,
-    Patch,
-    PatchChunks,
     Put,
     Stored,
     Vector,
@@ -111,9 +108,7 @@ class WeaviateStore:
         changes = changes_of(writes, held)
         told = self._put(collection, changes, deadline) | self._change(collection, changes, deadline)
         self._remove(collection, changes, deadline)
-        return [
-            _outcome(write, outcome, told) for write, outcome in zip(writes, changes.outcomes, strict=True)
-        ]
+        return changes.outcomes_of(writes, told)
 
     def stamps(
         self, collection: str, rows: Sequence[Row], deadline: Deadline, *, values: bool = False
@@ -273,20 +268,6 @@ create = WeaviateStore
 
 def _object(collection: str, held: Held, properties: Mapping[str, Any]) -> dict[str, Any]:
     return {"class": class_of(collection), "id": held.point.id, "properties": properties}
-
-
-def _outcome(write: Write, outcome: Outcome, told: Mapping[str, Outcome]) -> Outcome:
-    """``told``: of points that were not written. A later chunk that has gone is passed over."""
-    match write:
-        case Put(point):
-            return told.get(point.id, outcome)
-        case Patch(row) | Mark(row):
-            return told.get(row.head_id, outcome)
-        case PatchChunks(_, _, chunks):
-            failed = (told[id_] for id_, _ in chunks if id_ in told)
-            return next((one for one in failed if one.effect is Effect.FAILED), outcome)
-        case _:
-            return outcome
 
 
 def _hit(found: Mapping[str, Any], metric: str) -> Hit:
