@@ -238,13 +238,13 @@ class PineconeServer(AbstractContextManager["PineconeServer"]):
         if parts[2:] == ["describe_index_stats"]:
             count = len(index.records)
             return {"namespaces": {"__default__": {"vectorCount": count}}, "totalVectorCount": count}
-        while parts[-1] == "update" and self.losing:
-            name, id_ = self.losing.pop()
-            _delete(self._indexes[name], self._dice, {"ids": [id_]})
         of_documents = parts[2] == "namespaces"
         if of_documents is (index.vector == "_values"):
             raise Refused(400, "this index is of the other kind")
         if of_documents:
+            while parts[5] == "update" and self.losing:
+                name, id_ = self.losing.pop()
+                _delete(self._indexes[name], self._dice, {"ids": [id_]})
             told = _DOCUMENTS[parts[5]](index, self._dice, body)
             read = {"namespace": parts[3], "usage": {"read_units": 1}}
             return {**read, **told} if parts[5] in ("fetch", "list", "search") else told
