@@ -89,12 +89,13 @@ def _compile(venv: Path) -> None:
 
 def install_dependencies(venv: Path, extras: Sequence[str]) -> None:
     """Everything but vectide itself."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    given = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    project = given["project"]
+    if absent := [extra for extra in extras if extra in given["tool"]["vectide"]["not-locked"]]:
+        raise Refused(f"requirements.lock leaves out {', '.join(absent)}: pyproject.toml says why")
     lock = lock_entries((ROOT / "requirements.lock").read_text("utf-8"))
     with tempfile.TemporaryDirectory() as scratch:
         names = _closure(venv, requirements(project, extras), lock, Path(scratch))
-        if absent := sorted(set(names) - lock.keys()):
-            raise Refused(f"requirements.lock does not have {', '.join(absent)}: these extras are not locked")
         _install_locked(venv, names, lock, Path(scratch))
     print(f"{len(names)} packages for {', '.join(extras) or 'no extras'}")
 

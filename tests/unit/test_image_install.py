@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from deploy.install import Refused, lock_entries, requirements
+from deploy.install import Refused, install_dependencies, lock_entries, requirements
 from deploy.sbom import bill, debian_packages
 
 LOCK = Path(__file__).parents[2] / "requirements.lock"
@@ -31,6 +31,12 @@ def test_an_unknown_extra_is_refused_by_name() -> None:
     assert requirements(project, ["b"]) == ["a>=1", "c"]
     with pytest.raises(Refused, match="no extra d: the extras are b"):
         requirements(project, ["d"])
+
+
+def test_an_extra_that_is_not_in_the_lock_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="leaves out sentence-transformers"):
+        install_dependencies(tmp_path, ["pgvector", "sentence-transformers"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_bill_of_materials_names_each_package_once_and_the_same_each_time() -> None:
