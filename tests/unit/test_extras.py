@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from itertools import cycle
 from pathlib import Path
@@ -18,6 +19,9 @@ from packaging.utils import canonicalize_name
 from vectide import embedders, stores
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+
+#: Whose each module is; reads what every distribution here says of itself.
+owners_of_modules = cache(packages_distributions)
 
 #: What `vectide run` imports, whatever is configured.
 SERVICE = "import vectide.cli, vectide.app, vectide.app_service"
@@ -67,7 +71,7 @@ def absent_with(extras: Iterable[str]) -> list[str]:
     there = installed_with(extras) | {"vectide", "setuptools"}
     return sorted(
         module
-        for module, owners in packages_distributions().items()
+        for module, owners in owners_of_modules().items()
         if not there & {canonicalize_name(owner) for owner in owners}
         and module not in sys.stdlib_module_names
         and "." not in module
@@ -103,7 +107,7 @@ def test_without_extras_the_service_is_imported_and_no_sdk_is() -> None:
         for line in extra
     } - installed_with([])
     assert {"openai", "cohere", "psycopg", "qdrant-client", "pymilvus", "lancedb", "wordllama"} <= sdks
-    owners = packages_distributions()
+    owners = owners_of_modules()
     assert not {
         name for name in modules for owner in owners.get(name, ()) if canonicalize_name(owner) in sdks
     }
