@@ -34,8 +34,8 @@ _numbers = itertools.count(1)
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> None:
-    """Wait for a condition; fails saying for what. One that is dear to ask is asked less often, so that who is
-    waited for gets most of the processor."""
+    """Wait for a condition; fails saying for what. One that is dear to ask is asked less often, so that who
+    is waited for gets most of the processor."""
     give_up_s = time.monotonic() + timeout_s
     while True:
         asked_s = time.monotonic()
