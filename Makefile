@@ -27,7 +27,7 @@ demo: setup ## see it work: broker, store, model and events are embedded; nothin
 
 .PHONY: test
 test: setup ## unit, contract, pipeline and simulation tests (ARGS= goes to pytest)
-	@$(BIN)/python -m pytest -m "not real and not nightly and not alone and not image" --numprocesses 3 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -m "not real and not nightly and not alone and not image" --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 	@$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? = 5 ] # none of those was asked for
 
 .PHONY: test-real

@@ -14,15 +14,19 @@ from tests.mutants.planted import ROOT, Mutant, Stale, apply, hunt, mutants
 #: The trace of a defect must have no more events than these.
 TRACE_EVENTS = 8
 
-#: Takes several replicas and hundreds of seeds.
-LONG_TO_FIND = "03-a-late-delete-removes-a-newer-row"
+#: Take a hundred seeds and more.
+LONG_TO_FIND = {
+    "03-a-late-delete-removes-a-newer-row",
+    "03-a-replay-does-not-look-at-what-came-since",
+    "09-the-length-of-an-answer-is-not-checked",
+}
 
 
 def sample() -> Iterator[Mutant]:
-    """The first of each invariant that the simulation has to find."""
+    """The first of each invariant that the simulation has to find, and soon does."""
     taken = set()
     for mutant in mutants():
-        if mutant.test is None and mutant.invariant not in taken and mutant.name != LONG_TO_FIND:
+        if mutant.test is None and mutant.invariant not in taken and mutant.name not in LONG_TO_FIND:
             taken.add(mutant.invariant)
             yield mutant
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from itertools import cycle
 from pathlib import Path
@@ -21,6 +22,9 @@ from vectide import embedders, stores
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT = PYPROJECT["project"]
+
+#: Whose each module is; reads what every distribution here says of itself.
+owners_of_modules = cache(packages_distributions)
 
 #: What `vectide run` imports, whatever is configured.
 SERVICE = "import vectide.cli, vectide.app, vectide.app_service"
@@ -70,7 +74,7 @@ def absent_with(extras: Iterable[str]) -> list[str]:
     there = installed_with(extras) | {"vectide", "setuptools"}
     return sorted(
         module
-        for module, owners in packages_distributions().items()
+        for module, owners in owners_of_modules().items()
         if not there & {canonicalize_name(owner) for owner in owners}
         and module not in sys.stdlib_module_names
         and "." not in module
@@ -107,7 +111,7 @@ def test_without_extras_the_service_is_imported_and_no_sdk_is() -> None:
         for line in extra
     } - installed_with([])
     assert {"openai", "cohere", "psycopg", "qdrant-client", "pymilvus", "lancedb", "wordllama"} <= sdks
-    owners = packages_distributions()
+    owners = owners_of_modules()
     assert not {
         name for name in modules for owner in owners.get(name, ()) if canonicalize_name(owner) in sdks
     }

@@ -351,6 +351,7 @@ class Traffic:
             self.splits += isinstance(reaction, Split)
             if isinstance(reaction, DeadLetter):
                 self.dead.append(unit.items)
+        self.now_s = max(self.now_s, one.due_s() or 0.0)  # nothing happens before
 
 
 def test_an_outage_never_condemns() -> None:
