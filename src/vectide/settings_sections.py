@@ -413,7 +413,8 @@ class LimitsSettings(Section):
     )
     bytes_in_flight: Annotated[ByteSize, Field(ge=2**20)] = Field(
         default=ByteSize(96 * 2**20),
-        description="Most memory for records received and not yet committed, e.g. 64MiB; 1 kB takes 7.",
+        description="Most memory for records received and not yet committed (1 kB takes 7), and for "
+        "the chunks of their rows, e.g. 64MiB.",
     )
     grace_s: Seconds = Field(
         default=60.0,

@@ -12,7 +12,7 @@ from tests.recorded import table_of
 
 from vectide.codecs.debezium_json import DebeziumJson
 from vectide.core.mapping import TableMapping
-from vectide.core.model import Record
+from vectide.core.model import Record, Row
 from vectide.testing.rows import MemoryRows
 from vectide.testing.store import MemoryStore
 
@@ -113,3 +113,19 @@ def test_without_stored_values_none_are_kept_and_none_are_used() -> None:
     assert pump.dead == {"incomplete_row": 1}
     assert [point.text for point in pump.stored().values()] == ["first\n\nkept"]
     assert pump.sold == []
+
+
+def test_metadata_that_was_read_again_marks_the_row_as_ahead_of_its_events() -> None:
+    """Invariant 14: it may be that of a later row with the same key, and is not handed on to another one."""
+    mapping, store = table_of("{title}", "body", source="a.public.docs"), MemoryStore()
+    ran(mapping, store, the_source(), event(0, "first", UNAVAILABLE))
+    assert held(store) == ({"body": "of the source"}, True)
+    ran(mapping, store, the_source(), event(1, "first", "of the event"))
+    assert held(store) == ({"body": "of the event"}, False)
+
+
+def held(store: MemoryStore) -> tuple[object, bool]:
+    """The metadata of the row, and whether it says that it is ahead of its events."""
+    (point,) = store.of_row("rows", Row.of("t", {"id": 1}))
+    assert point.stamp is not None
+    return point.metadata, point.stamp.ahead
