@@ -150,9 +150,11 @@ def weaviate(request: pytest.FixtureRequest) -> Iterator[Backend]:
     def connect() -> closing[WeaviateStore]:
         return closing(WeaviateStore(server.url))
 
-    with httpx.Client(base_url=f"{server.url}/v1/schema") as schema:
-        for made in schema.get("").json()["classes"]:
-            schema.delete(f"/{made['class']}").raise_for_status()
+    with httpx.Client(base_url=f"{server.url}/v1") as api:
+        for alias in api.get("/aliases").json()["aliases"]:
+            api.delete(f"/aliases/{alias['alias']}").raise_for_status()
+        for made in api.get("/schema").json()["classes"]:
+            api.delete(f"/schema/{made['class']}").raise_for_status()
     with connect() as store:
         yield Backend(store, connect)
 

@@ -31,6 +31,7 @@ from vectide.ports import (
     Vector,
     Write,
 )
+from vectide.stores.aliases import not_ours, unless_missing
 from vectide.stores.lancedb_errors import failure_of
 from vectide.stores.lancedb_points import (
     NOT_NEWER,
@@ -189,6 +190,17 @@ class LanceDbStore:
         """The number of points in the collection."""
         with self._on(collection) as table:
             return int(table.count_rows())
+
+    def drop(self, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Droppable.drop`."""
+        schema = unless_missing(lambda: self._schema(collection, fresh=True))
+        if schema is not None and _SPACE not in (schema.metadata or {}):
+            raise not_ours(collection)
+        if schema is not None:
+            with _translated():
+                self._open().drop_table(collection, ignore_missing=True)
+        self._tables.pop(collection, None)
+        self._writes_left.pop(collection, None)
 
     def close(self) -> None:
         """Let the tables go."""

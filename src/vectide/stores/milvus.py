@@ -33,6 +33,16 @@ from vectide.ports import (
     Vector,
     Write,
 )
+from vectide.stores.aliases import (
+    in_use,
+    is_alias,
+    missing,
+    name_taken,
+    not_ours,
+    refused,
+    through_aliases,
+    unless_missing,
+)
 from vectide.stores.milvus_errors import failure_of
 from vectide.stores.milvus_points import (
     MAX_TEXT_BYTES,
@@ -75,6 +85,7 @@ CAPABILITIES: Final = Capabilities(
     filter_indexes=True,
     tenants="partition",
     named_vectors=True,
+    swap="alias",
 )
 
 METRICS: Final = {"cosine": "COSINE", "dot": "IP", "l2": "L2"}
@@ -105,7 +116,7 @@ class Shape:
 
 
 class MilvusStore:
-    """A :class:`~vectide.ports.Store`, searchable and scannable.
+    """A :class:`~vectide.ports.Store`, searchable, scannable and swappable.
 
     ``url``: of the server. ``api_key``: a token, or ``user:password``. ``ca_file``: certificates to trust
     instead of the public ones. ``database``: where the collections are.
@@ -185,7 +196,7 @@ class MilvusStore:
         if spec.vector in RESERVED_FIELDS or not _NAME.fullmatch(spec.vector or "vector"):
             raise StartupRefused(f"a milvus vector cannot be named {spec.vector!r}: choose another name")
         with refusing("milvus", spec):
-            there = self._call(deadline, lambda client, limits: client.has_collection(spec.name, **limits))
+            there = self._exists(spec.name, deadline)
             try:
                 shape = self._shape(spec.name, deadline, fresh=True)
             except AdapterError as error:
@@ -202,7 +213,7 @@ class MilvusStore:
         check_same(spec, "vector", shape.vector, spec.vector or "vector")
         if there:
             self._has_others[spec.name] = self._vector_count(spec.name, deadline) > 1
-        return bool(there)
+        return there
 
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
         """As :meth:`vectide.ports.Store.write`."""
@@ -224,6 +235,7 @@ class MilvusStore:
         held = self._fetch(collection, list({row.head_id: None for row in rows}), deadline)
         return stamps_of(rows, held, values=values)
 
+    @through_aliases
     def search(
         self, collection: str, vector: Vector, limit: int, deadline: Deadline, filters: Mapping[str, Value]
     ) -> Sequence[Hit]:
@@ -273,6 +285,51 @@ class MilvusStore:
         )
         return int(found["count(*)"])
 
+    def swap(self, alias: str, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Swappable.swap`."""
+        if not _NAME.fullmatch(alias):
+            raise refused("name", f"a milvus alias cannot be named {alias!r}: letters and digits can")
+        self._shape(collection, deadline, fresh=True)
+        if not self._exists(collection, deadline):
+            raise missing(collection)
+        leads = self.leads_to(alias, deadline) is not None
+        if not leads and self._exists(alias, deadline):
+            raise name_taken(alias)
+
+        def point(client: Any, limits: Mapping[str, Any]) -> None:
+            change = client.alter_alias if leads else client.create_alias
+            change(collection, alias, **limits)
+
+        self._call(deadline, point)
+
+    def leads_to(self, alias: str, deadline: Deadline) -> str | None:
+        """As :meth:`vectide.ports.Swappable.leads_to`."""
+        found = unless_missing(
+            lambda: self._call(deadline, lambda client, limits: client.describe_alias(alias, **limits))
+        )
+        return None if found is None else str(found["collection_name"])
+
+    def drop(self, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Droppable.drop`. The note goes last: half of it can be dropped again."""
+        target = self.leads_to(collection, deadline)
+        if target is not None:
+            raise is_alias(collection, target)
+        there = self._exists(collection, deadline)
+        noted = unless_missing(lambda: self._shape(collection, deadline, fresh=True)) is not None
+        if there and not noted:
+            raise not_ours(collection)
+        if there:
+            told = self._call(
+                deadline, lambda client, limits: client.list_aliases(collection_name=collection, **limits)
+            )
+            for alias in told["aliases"]:
+                raise in_use(collection, alias)
+            self._call(deadline, lambda client, limits: client.drop_collection(collection, **limits))
+        if noted:
+            which = f"name == {quoted(collection)}"
+            self._call(deadline, lambda client, limits: client.delete(_REGISTRY, filter=which, **limits))
+        self._shapes.pop(collection, None)
+
     def close(self) -> None:
         """Close the connection."""
         with self._connecting:
@@ -318,6 +375,10 @@ class MilvusStore:
             stay = [id_ for _, ids, _ in changes.removals for id_ in ids]
             which = f"{gone} and not ({among('id', stay)})" if stay else gone
             self._call(deadline, lambda client, limits: client.delete(collection, filter=which, **limits))
+
+    def _exists(self, name: str, deadline: Deadline) -> bool:
+        """Whether there is a collection or an alias of that name, ours or not."""
+        return bool(self._call(deadline, lambda client, limits: client.has_collection(name, **limits)))
 
     def _create(
         self, name: str, schema: Any, metric: str, deadline: Deadline, vector: str = "vector"

@@ -34,6 +34,7 @@ from vectide.ports import (
     Vector,
     Write,
 )
+from vectide.stores.aliases import not_ours, unless_missing
 from vectide.stores.http_calls import HttpCalls, Told
 from vectide.stores.pinecone_indexes import DocumentIndex, Index, Record, VectorIndex
 from vectide.stores.pinecone_points import DIGEST, ROW, check, conditions, fields_of, held_of
@@ -206,6 +207,26 @@ class PineconeStore:
         """The number of points in the collection, a while ago."""
         return self._shape(collection, deadline).index.count(deadline)
 
+    def drop(self, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Droppable.drop`. Returns when the index is gone, which takes a while."""
+        path, asked, (pause_s, most_s) = f"indexes/{collection}", False, _LOOK_AGAIN_S
+        while True:
+            described = unless_missing(lambda: self._control.call("GET", path, deadline))
+            if described is None:
+                break
+            if not asked:
+                self._check_ours(described, deadline)
+                unless_missing(lambda: self._control.call("DELETE", path, deadline))
+                asked = True
+            elif deadline.remaining_s() <= pause_s:
+                raise AdapterError(
+                    Failure(Kind.TRANSIENT, "index_ending", f"index {collection!r} is still there")
+                )
+            else:
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, most_s)
+        self._shapes.pop(collection, None)
+
     def close(self) -> None:
         """Close the connections; calls still running keep theirs until they end."""
         with self._opening:
@@ -213,6 +234,15 @@ class PineconeStore:
                 calls.close()
 
     # --- calls ---
+
+    def _check_ours(self, described: Mapping[str, Any], deadline: Deadline) -> None:
+        """Refuse to drop an index without our mark, or with namespaces that we know nothing about."""
+        marked, host = (described.get("tags") or {}).get(_SPACE), described.get("host")
+        stats = self._calls_to(host).call("POST", "describe_index_stats", deadline, {}) if host else {}
+        namespaces = stats.get("namespaces") or {}
+        others = [name for name in namespaces if name not in ("", "__default__")]
+        if not marked or any(namespaces[name]["vectorCount"] for name in others):
+            raise not_ours(described["name"])
 
     def _see(self, index: Index, digests: Mapping[str, str | None], deadline: Deadline) -> None:
         """Wait until look-ups show these points with these digests (None: do not show them)."""

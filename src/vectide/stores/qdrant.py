@@ -33,6 +33,15 @@ from vectide.ports import (
     Vector,
     Write,
 )
+from vectide.stores.aliases import (
+    in_use,
+    is_alias,
+    missing,
+    name_taken,
+    not_ours,
+    through_aliases,
+    unless_missing,
+)
 from vectide.stores.leases import Leases
 from vectide.stores.pointwise import Held, changes_of, check_vectors, ids_to_read, matching, stamps_of
 from vectide.stores.qdrant_errors import failure_of
@@ -64,6 +73,7 @@ CAPABILITIES: Final = Capabilities(
     tenants="index",
     named_vectors=True,
     unit_vectors=True,
+    swap="alias",
 )
 
 METRICS: Final = {
@@ -96,7 +106,7 @@ class Shape:
 
 
 class QdrantStore:
-    """A :class:`~vectide.ports.Store`, searchable and scannable.
+    """A :class:`~vectide.ports.Store`, searchable, scannable and swappable.
 
     ``url``: of the server's REST interface. ``api_key``: an API key or a token. ``ca_file``: certificates
     to trust instead of the public ones. ``vector``: the named vector to write where a collection's
@@ -215,10 +225,13 @@ class QdrantStore:
         held = self._fetch(collection, list({row.head_id: None for row in rows}), deadline)
         return stamps_of(rows, held, values=values)
 
+    @through_aliases
     def search(
         self, collection: str, vector: Vector, limit: int, deadline: Deadline, filters: Mapping[str, Value]
     ) -> Sequence[Hit]:
         """As :meth:`vectide.ports.Searchable.search`."""
+        # The server itself would follow an alias, and not say to which shape.
+        collection = self.leads_to(collection, deadline) or collection
         shape = self._shape(collection, deadline)
         check_vectors([vector], shape.dimensions)
         wanted = conditions(filters)
@@ -263,16 +276,65 @@ class QdrantStore:
 
     def count(self, collection: str, deadline: Deadline) -> int:
         """The number of our points in the collection."""
-        found = self._call(
-            deadline, lambda client, seconds: client.count(collection, OURS, exact=True, timeout=seconds)
+        return self._count(collection, OURS, deadline)
+
+    def swap(self, alias: str, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Swappable.swap`."""
+        aliases = self._aliases(deadline)
+        if collection in aliases:
+            raise missing(collection)
+        self._shape(collection, deadline, fresh=True)
+        if alias not in aliases and self._exists(alias, deadline):
+            raise name_taken(alias)
+        # One that is there is repointed, in one step.
+        made = models.CreateAliasOperation(
+            create_alias=models.CreateAlias(collection_name=collection, alias_name=alias)
         )
-        return int(found.count)
+        self._call(
+            deadline, lambda client, seconds: client.update_collection_aliases([made], timeout=seconds)
+        )
+
+    def leads_to(self, alias: str, deadline: Deadline) -> str | None:
+        """As :meth:`vectide.ports.Swappable.leads_to`."""
+        return self._aliases(deadline).get(alias)
+
+    def drop(self, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Droppable.drop`. An alias that is made at the same moment goes, too."""
+        for alias, target in self._aliases(deadline).items():
+            if alias == collection:
+                raise is_alias(alias, target)
+            if target == collection:
+                raise in_use(collection, alias)
+        shape = unless_missing(lambda: self._shape(collection, deadline, fresh=True))
+        if shape is not None and (not shape.spaces or self._holds_others(collection, deadline)):
+            raise not_ours(collection)
+        self._call(deadline, lambda client, seconds: client.delete_collection(collection, timeout=seconds))
+        self._shapes.pop(collection, None)
 
     def close(self) -> None:
         """Close the connections; calls still running keep theirs until they end."""
         self._clients.close()
 
     # --- calls ---
+
+    def _aliases(self, deadline: Deadline) -> dict[str, str]:
+        """What each alias leads to."""
+        found = self._call(deadline, lambda client, _: client.get_aliases())
+        return {one.alias_name: one.collection_name for one in found.aliases}
+
+    def _holds_others(self, collection: str, deadline: Deadline) -> bool:
+        """Whether there are points of somebody else in it."""
+        return self._count(collection, models.Filter(must_not=[OURS]), deadline) > 0
+
+    def _count(self, collection: str, which: models.Filter, deadline: Deadline) -> int:
+        found = self._call(
+            deadline, lambda client, seconds: client.count(collection, which, exact=True, timeout=seconds)
+        )
+        return int(found.count)
+
+    def _exists(self, collection: str, deadline: Deadline) -> bool:
+        """Whether there is a collection of that name, ours or not."""
+        return bool(self._call(deadline, lambda client, _: client.collection_exists(collection)))
 
     def _create(self, spec: CollectionSpec, deadline: Deadline) -> None:
         params = models.VectorParams(size=spec.dimensions, distance=METRICS[spec.metric])

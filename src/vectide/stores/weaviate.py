@@ -33,6 +33,16 @@ from vectide.ports import (
     Vector,
     Write,
 )
+from vectide.stores.aliases import (
+    in_use,
+    is_alias,
+    missing,
+    name_taken,
+    not_ours,
+    refused,
+    through_aliases,
+    unless_missing,
+)
 from vectide.stores.http_calls import HttpCalls
 from vectide.stores.pointwise import (
     Changes,
@@ -68,6 +78,7 @@ CAPABILITIES: Final = Capabilities(
     max_integer=10**1000,  # metadata is JSON text
     nul_in_text=True,
     named_vectors=True,
+    swap="alias",
 )
 
 METRICS: Final = {"cosine": "cosine", "dot": "dot", "l2": "l2-squared"}
@@ -96,7 +107,7 @@ class Shape:
 
 
 class WeaviateStore:
-    """A :class:`~vectide.ports.Store`, searchable and scannable.
+    """A :class:`~vectide.ports.Store`, searchable, scannable and swappable.
 
     ``url``: of the server. ``api_key``: a key, or a token. ``ca_file``: certificates to trust instead of the
     public ones.
@@ -171,11 +182,13 @@ class WeaviateStore:
         held = self._fetch(collection, list({row.head_id: None for row in rows}), deadline)
         return stamps_of(rows, held, values=values)
 
+    @through_aliases
     def search(
         self, collection: str, vector: Vector, limit: int, deadline: Deadline, filters: Mapping[str, Value]
     ) -> Sequence[Hit]:
         """As :meth:`vectide.ports.Searchable.search`, at most 10,000 candidates."""
         shape = self._shape(collection, deadline)
+        collection = shape.name
         check_vectors([vector], shape.dimensions)
         wanted = conditions(filters)
         target = "" if shape.vector is None else f",targetVectors:[{quoted(shape.vector)}]"
@@ -204,6 +217,45 @@ class WeaviateStore:
         name = _class(collection)
         found = self._query(f"{{Aggregate{{{name}{{meta{{count}}}}}}}}", deadline)
         return int(found["Aggregate"][name][0]["meta"]["count"])
+
+    # --- aliases ---
+
+    def swap(self, alias: str, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Swappable.swap`; the server has to be of version 1.32 or later."""
+        if not _NAME.fullmatch(alias):
+            raise refused("name", f"a weaviate alias cannot be named {alias!r}: letters and digits can")
+        if self._shape(collection, deadline, fresh=True).name != collection:
+            raise missing(collection)
+        leads = self._alias(alias, deadline) is not None
+        if not leads and unless_missing(lambda: self._http.call("GET", f"schema/{_class(alias)}", deadline)):
+            raise name_taken(alias)
+        verb, path = ("PUT", f"aliases/{_class(alias)}") if leads else ("POST", "aliases")
+        self._http.call(verb, path, deadline, {"alias": _class(alias), "class": _class(collection)})
+
+    def leads_to(self, alias: str, deadline: Deadline) -> str | None:
+        """As :meth:`vectide.ports.Swappable.leads_to`."""
+        target = self._alias(alias, deadline)
+        return None if target is None else self._shape(target, deadline, fresh=True).name
+
+    def drop(self, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Droppable.drop`."""
+        target = self._alias(collection, deadline)
+        if target is not None:
+            raise is_alias(collection, target)
+        # A server before 1.32 has no aliases.
+        path = f"aliases?class={_class(collection)}"
+        for one in (unless_missing(lambda: self._http.call("GET", path, deadline)) or {}).get("aliases", ()):
+            raise in_use(collection, one["alias"])
+        shape = unless_missing(lambda: self._shape(collection, deadline, fresh=True))
+        if shape is not None and shape.name != collection:
+            raise not_ours(collection)
+        self._http.call("DELETE", f"schema/{_class(collection)}", deadline)
+        self._shapes.pop(collection, None)
+
+    def _alias(self, alias: str, deadline: Deadline) -> str | None:
+        """What it leads to, as the server has that name."""
+        found = unless_missing(lambda: self._http.call("GET", f"aliases/{_class(alias)}", deadline))
+        return None if found is None else str(found["class"])
 
     def close(self) -> None:
         """Close the connections; calls still running keep theirs until they end."""
@@ -246,7 +298,7 @@ class WeaviateStore:
             except (ValueError, LookupError, TypeError):
                 detail = f"collection {collection!r} is not one of this service: choose another name"
                 raise AdapterError(Failure(Kind.OPERATOR, "not_ours", detail)) from None
-            self._shapes[collection] = shape
+            self._shapes[shape.name] = shape  # the name may be an alias, which leads elsewhere next time
         return shape
 
     def _query(self, query: str, deadline: Deadline) -> Any:
