@@ -153,6 +153,8 @@ class QdrantServer:
             return {
                 "aliases": [{"alias_name": one, "collection_name": of} for one, of in self._aliases.items()]
             }
+        if (method, parts) == ("GET", ["collections"]):
+            return {"collections": [{"name": name} for name in self._collections]}
         if parts[0] != "collections" or len(parts) < 2:
             raise Refused(404, "no such path")
         name, rest = parts[1], "/".join(parts[2:])
