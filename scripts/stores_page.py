@@ -27,6 +27,7 @@ MEANINGS: Final[dict[str, str]] = {
     "tenants": "how the points of [one tenant](tables.md#tenants) are found",
     "named_vectors": "a table may fill [one of several vectors](tables.md#named-vectors); the others stay",
     "unit_vectors": "the store scales vectors of metric cosine to length 1",
+    "swap": "what leads searches to another collection: an [alias](#aliases), or a pointer of yours",
 }
 
 BEGIN: Final = "<!-- What follows is made from the code by `make docs`. -->"

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from pymilvus import MilvusClient
+from qdrant_client import QdrantClient
 
 from vectide.ports import Store
 from vectide.stores.chroma import ChromaStore
@@ -57,10 +58,16 @@ def memory(request: pytest.FixtureRequest) -> Iterator[Backend]:
 @contextmanager
 def pgvector(request: pytest.FixtureRequest) -> Iterator[Backend]:
     server: EmbeddedPostgres = request.getfixturevalue("postgres")
-    schema: str = request.getfixturevalue("schema")
+    with pgvector_at(server.dsn, request.getfixturevalue("schema")) as made:
+        yield made
+
+
+@contextmanager
+def pgvector_at(dsn: str, schema: str) -> Iterator[Backend]:
+    """A schema of that database."""
 
     def connect() -> closing[PgVectorStore]:
-        return closing(PgVectorStore(server.dsn, schema=schema))
+        return closing(PgVectorStore(dsn, schema=schema))
 
     with connect() as store:
         yield Backend(store, connect)
@@ -69,23 +76,38 @@ def pgvector(request: pytest.FixtureRequest) -> Iterator[Backend]:
 @contextmanager
 def qdrant(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Qdrant's own engine behind its REST interface."""
-    with QdrantServer() as server:
+    with QdrantServer() as server, qdrant_at(server.url) as made:
+        yield made
 
-        def connect() -> closing[QdrantStore]:
-            return closing(QdrantStore(server.url))
 
-        with connect() as store:
-            yield Backend(store, connect)
+@contextmanager
+def qdrant_at(url: str) -> Iterator[Backend]:
+    """A server of Qdrant, without its collections and their aliases."""
+
+    def connect() -> closing[QdrantStore]:
+        return closing(QdrantStore(url))
+
+    with closing(QdrantClient(url=url, check_compatibility=False)) as everything:
+        for made in everything.get_collections().collections:
+            everything.delete_collection(made.name)
+    with connect() as store:
+        yield Backend(store, connect)
 
 
 @contextmanager
 def chroma(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """A real Chroma server; each test has a database of its own."""
     server: ChromaServer = request.getfixturevalue("chroma_server")
-    database = server.new_database()
+    with chroma_at(server.url, server.new_database()) as made:
+        yield made
+
+
+@contextmanager
+def chroma_at(url: str, database: str) -> Iterator[Backend]:
+    """A database of that server."""
 
     def connect() -> closing[ChromaStore]:
-        return closing(ChromaStore(server.url, database=database))
+        return closing(ChromaStore(url, database=database))
 
     with connect() as store:
         yield Backend(store, connect)
@@ -107,14 +129,22 @@ def lancedb(request: pytest.FixtureRequest) -> Iterator[Backend]:
 def milvus(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Milvus Lite as a server, with no collections."""
     server: MilvusServer = request.getfixturevalue("milvus_server")
+    with milvus_at(server.url) as made:
+        yield made
+
+
+@contextmanager
+def milvus_at(url: str) -> Iterator[Backend]:
+    """A server of Milvus, without its collections and their aliases."""
 
     def connect() -> closing[MilvusStore]:
-        return closing(MilvusStore(server.url))
+        return closing(MilvusStore(url))
 
-    everything = MilvusClient(server.url)
-    for name in everything.list_collections():
-        everything.drop_collection(name)
-    everything.close()
+    with closing(MilvusClient(url)) as everything:
+        for name in everything.list_collections():
+            for alias in everything.list_aliases(collection_name=name)["aliases"]:
+                everything.drop_alias(alias)
+            everything.drop_collection(name)
     with connect() as store:
         yield Backend(store, connect)
 
@@ -146,13 +176,22 @@ def _of_pinecone(server: PineconeServer) -> Iterator[Backend]:
 def weaviate(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Weaviate itself, with no collections."""
     server: WeaviateServer = request.getfixturevalue("weaviate_server")
+    with weaviate_at(server.url) as made:
+        yield made
+
+
+@contextmanager
+def weaviate_at(url: str) -> Iterator[Backend]:
+    """A server of Weaviate, without its collections and their aliases."""
 
     def connect() -> closing[WeaviateStore]:
-        return closing(WeaviateStore(server.url))
+        return closing(WeaviateStore(url))
 
-    with httpx.Client(base_url=f"{server.url}/v1/schema") as schema:
-        for made in schema.get("").json()["classes"]:
-            schema.delete(f"/{made['class']}").raise_for_status()
+    with httpx.Client(base_url=f"{url}/v1") as api:
+        for alias in api.get("/aliases").json()["aliases"]:
+            api.delete(f"/aliases/{alias['alias']}").raise_for_status()
+        for made in api.get("/schema").json()["classes"]:
+            api.delete(f"/schema/{made['class']}").raise_for_status()
     with connect() as store:
         yield Backend(store, connect)
 

@@ -293,6 +293,9 @@ class Capabilities:
     named_vectors: bool = False
     #: Vectors of metric cosine come back from a scan with length 1, whatever length they had.
     unit_vectors: bool = False
+    #: How readers are led to another collection: by an ``alias`` of the store's own (it is then
+    #: :class:`Swappable`), or by a ``pointer`` that somebody else keeps.
+    swap: str = "pointer"
 
     def legal(self, metadata: Mapping[str, Value]) -> dict[str, Value]:
         """The metadata as the store can hold it. Raises :class:`~vectide.core.values.ValueRefused` when it
@@ -533,6 +536,39 @@ class Verifiable(Protocol):
     def verify(self, spec: CollectionSpec, deadline: Deadline) -> bool:
         """Whether the collection exists. Raises as :meth:`Store.prepare` does, also when the collection is
         another one than ``spec`` says."""
+        ...
+
+
+@runtime_checkable
+class Droppable(Protocol):
+    """A store that can throw a whole collection away."""
+
+    def drop(self, collection: str, deadline: Deadline) -> None:
+        """Remove the collection, with all that the store keeps about it. Succeeds also when it has gone, or
+        only half of it is there.
+
+        Raises :class:`AdapterError`, of kind ``OPERATOR`` when it is not a collection of this service
+        (``not_ours``) or an alias leads to it (``in_use``).
+        """
+        ...
+
+
+@runtime_checkable
+class Swappable(Droppable, Protocol):
+    """A store that can lead readers from one collection to another, under a name that stays: an alias."""
+
+    def swap(self, alias: str, collection: str, deadline: Deadline) -> None:
+        """From now on searches of ``alias`` read ``collection``, which must be there. Made when it is
+        missing, repointed when it is there; a search meanwhile reads one or the other. Collections keep
+        their own names, and are written by these.
+
+        Raises :class:`AdapterError`, of kind ``OPERATOR`` when a collection of the alias's name is in the way
+        (``name_taken``), or ``collection`` is not there (``collection_missing``).
+        """
+        ...
+
+    def leads_to(self, alias: str, deadline: Deadline) -> str | None:
+        """The collection that searches of ``alias`` read; None where there is no such alias."""
         ...
 
 

@@ -13,7 +13,9 @@ from vectide.ports import CollectionSpec, Deadline, Store
 from vectide.testing.postgres import EmbeddedPostgres
 
 # The suites' assertions are to show what they compared, as those of test modules do.
-pytest.register_assert_rewrite("vectide.testing.embedder_suite", "vectide.testing.store_suite")
+pytest.register_assert_rewrite(
+    "vectide.testing.embedder_suite", "vectide.testing.store_suite", "vectide.testing.swap_suite"
+)
 
 
 class SystemClock:

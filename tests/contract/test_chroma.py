@@ -157,6 +157,7 @@ def test_a_collection_of_somebody_else_is_refused(
         pytest.raises(StartupRefused, match="not one of this service"),
     ):
         store.prepare(CollectionSpec("theirs", 4, "s"), deadline)
+    assert failure(lambda: store.drop("theirs", deadline)).cause == "not_ours"
 
 
 def test_a_collection_that_was_made_anew_is_found_again(

@@ -109,6 +109,7 @@ def test_a_table_of_somebody_else_is_refused(tmp_path: Path, deadline: Deadline)
         pytest.raises(StartupRefused, match="not a collection"),
     ):
         store.prepare(SPEC, deadline)
+    assert failure(lambda: store.drop("items", deadline)).cause == "not_ours"
 
 
 def test_a_dropped_table_is_for_the_operator_and_can_come_back(

@@ -178,6 +178,23 @@ def test_a_collection_of_somebody_else_is_refused(
     client.create_collection("theirs", schema=schema)
     with pytest.raises(StartupRefused, match="not one of this service"):
         store.prepare(CollectionSpec("theirs", 4, "s"), deadline)
+    assert failure(lambda: store.drop("theirs", deadline)).cause == "not_ours"
+    assert failure(lambda: store.swap("alias", "theirs", deadline)).cause == "collection_missing"
+    store.prepare(CollectionSpec("ours", 4, "s"), deadline)
+    assert failure(lambda: store.swap("theirs", "ours", deadline)).cause == "name_taken"
+    assert failure(lambda: store.swap("not-good", "ours", deadline)).cause == "name"
+    client.drop_collection("theirs")
+
+
+def test_half_of_a_collection_can_be_dropped(
+    store: MilvusStore, client: MilvusClient, deadline: Deadline
+) -> None:
+    """Its note is left where a process ended in between."""
+    store.prepare(CollectionSpec("half", 4, "s"), deadline)
+    client.drop_collection("half")
+    store.drop("half", deadline)
+    store.prepare(CollectionSpec("half", 8, "another"), deadline)
+    store.drop("half", deadline)
 
 
 def test_a_text_that_is_too_long_is_refused_with_its_size(store: MilvusStore, deadline: Deadline) -> None:

@@ -354,8 +354,22 @@ def test_a_table_of_somebody_else_is_never_taken_over(
     pg: PgVectorStore, sql: psycopg.Connection, deadline: Deadline
 ) -> None:
     sql.execute("CREATE TABLE products (id int)")
+    sql.execute("CREATE VIEW theirs AS SELECT * FROM items")
     with pytest.raises(StartupRefused, match="products"):
         pg.prepare(CollectionSpec("products", 4, "s"), deadline)
+    for name in ("products", "theirs"):
+        assert failure(lambda name=name: pg.drop(name, deadline)).cause == "not_ours"  # type: ignore[misc]
+        assert failure(lambda name=name: pg.swap(name, "items", deadline)).cause == "name_taken"  # type: ignore[misc]
+    assert failure(lambda: pg.swap("x" * 64, "items", deadline)).cause == "name"
+    assert pg.leads_to("theirs", deadline) is None
+
+
+def test_what_is_left_of_a_collection_without_its_table_can_be_dropped(
+    pg: PgVectorStore, sql: psycopg.Connection, deadline: Deadline
+) -> None:
+    sql.execute("DROP TABLE items")
+    pg.drop("items", deadline)
+    pg.prepare(CollectionSpec("items", 8, "another"), deadline)
 
 
 def test_a_listed_collection_whose_table_is_gone_is_not_made_anew_silently(
@@ -520,6 +534,127 @@ def test_a_search_goes_through_the_vector_index(
     )
     while sql.execute(used).fetchone() != (1,):
         time.sleep(0.01)
+
+
+def test_plain_sql_reads_an_alias_through_the_indexes(
+    pg: PgVectorStore, sql: psycopg.Connection, deadline: Deadline
+) -> None:
+    """That of the vectors, of the ids, of the rows and of names to filter by: a view is only another name."""
+    angles = np.linspace(0, 3, 2000)
+    pg.prepare(
+        CollectionSpec("items", 4, "test/model/4", filters=(FilterField("n", FilterType.TEXT),)), deadline
+    )
+    for i in range(0, 2000, 500):
+        part = angles[i : i + 500]
+        pg.write(
+            "items",
+            [
+                put(row(i + at), at=vector(float(np.cos(a)), float(np.sin(a))), metadata={"n": f"{i + at}"})
+                for at, a in enumerate(part)
+            ],
+            deadline,
+        )
+    sql.execute("ANALYZE items")
+    pg.swap("serving", "items", deadline)
+
+    def plan(query: str) -> str:
+        return " ".join(line for (line,) in sql.execute(f"EXPLAIN {query}"))
+
+    nearest = "SELECT row_key FROM {} ORDER BY embedding <=> '[1,0,0,0]' LIMIT 5"
+    assert "Index Scan using items_embedding_idx on items" in plan(nearest.format("serving"))
+    assert plan(nearest.format("serving")) == plan(nearest.format("items"))
+    assert "items_pkey" in plan(f"SELECT * FROM serving WHERE id = '{row(1).head_id}'")  # noqa: S608
+    assert "items_row_id_idx" in plan(f"SELECT * FROM serving WHERE row_id = '{row(1).head_id}'")  # noqa: S608
+    assert "Scan using filter_" in plan("SELECT * FROM serving WHERE metadata -> 'n' = '\"7\"'") or (
+        "Scan on filter_" in plan("SELECT * FROM serving WHERE metadata -> 'n' = '\"7\"'")
+    )
+
+
+def test_plain_sql_never_misses_an_alias_while_it_is_swapped(
+    pg: PgVectorStore, sql: psycopg.Connection, deadline: Deadline
+) -> None:
+    """To a collection of other dimensions, prepared statements included."""
+    pg.prepare(CollectionSpec("green", 3, "another"), deadline)
+    pg.write("items", [put(row(1))], deadline)
+    pg.write("green", [put(row(2), at=vector(1.0)[:3])], deadline)
+    pg.swap("serving", "items", deadline)
+    stop = threading.Event()
+
+    def swaps() -> None:
+        while not stop.is_set():
+            for collection in ("green", "items"):
+                pg.swap("serving", collection, deadline)
+
+    thread = threading.Thread(target=swaps)
+    thread.start()
+    try:
+        seen = set()
+        for _ in range(300):
+            seen.add(tuple(sql.execute("SELECT row_key FROM serving", prepare=True)))
+        while len(seen) < 2:
+            seen.add(tuple(sql.execute("SELECT row_key FROM serving", prepare=True)))
+    finally:
+        stop.set()
+        thread.join()
+    assert seen == {((row(1).key,),), ((row(2).key,),)}
+
+
+def test_a_swap_keeps_who_may_read_the_alias(
+    pg: PgVectorStore, sql: psycopg.Connection, schema: str, deadline: Deadline
+) -> None:
+    """Those who are granted the alias need no grant on the collections."""
+    role = Identifier(f"Reader of {schema}")
+    sql.execute(SQL("CREATE ROLE {}").format(role))
+    sql.execute(SQL("GRANT USAGE ON SCHEMA {} TO {}").format(Identifier(schema), role))
+    pg.prepare(CollectionSpec("green", 3, "another"), deadline)
+    pg.swap("serving", "items", deadline)
+    sql.execute(SQL("GRANT SELECT ON serving TO {} WITH GRANT OPTION").format(role))
+    sql.execute("GRANT INSERT ON serving TO PUBLIC")
+    pg.swap("serving", "green", deadline)
+    pg.swap("serving", "items", deadline)
+    granted = "SELECT grantee, privilege_type, is_grantable FROM information_schema.role_table_grants"
+    others = (
+        f"{granted} WHERE table_schema = current_schema() AND table_name = 'serving' AND grantee <> grantor"
+    )
+    assert set(sql.execute(others)) == {
+        (f"Reader of {schema}", "SELECT", "YES"),
+        ("PUBLIC", "INSERT", "NO"),
+    }
+    sql.execute(SQL("SET ROLE {}").format(role))
+    assert sql.execute("SELECT count(*) FROM serving").fetchone() == (0,)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        sql.execute("SELECT count(*) FROM items")
+    sql.execute("RESET ROLE")
+
+
+def test_a_swap_waits_for_a_long_reader_without_holding_up_the_others(
+    pg: PgVectorStore, postgres: EmbeddedPostgres, schema: str, sql: psycopg.Connection, deadline_in: In
+) -> None:
+    """Whoever waits for a table alone has all who come later wait behind it."""
+    pg.prepare(CollectionSpec("green", 3, "another"), deadline_in(30))
+    pg.write("items", [put(row(1))], deadline_in(30))
+    pg.swap("serving", "items", deadline_in(30))
+    sql.autocommit = False
+    sql.execute("SELECT * FROM serving")
+    assert failure(lambda: pg.swap("serving", "green", deadline_in(1))).cause == "lock_timeout"
+    with closing(PgVectorStore(postgres.dsn, schema=schema)) as other:
+        done = threading.Event()
+
+        def swap() -> None:
+            pg.swap("serving", "green", deadline_in(60))
+            done.set()
+
+        thread = threading.Thread(target=swap)
+        thread.start()
+        for _ in range(20):
+            assert [hit.row for hit in other.search("serving", vector(1.0), 1, deadline_in(30), {})] == [
+                row(1)
+            ]
+        assert not done.is_set()
+        sql.rollback()
+        thread.join()
+        assert other.leads_to("serving", deadline_in(30)) == "green"
+    assert done.is_set()
 
 
 @pytest.mark.parametrize("make", [put, patch, mark])

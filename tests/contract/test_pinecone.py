@@ -250,6 +250,28 @@ def test_an_index_that_is_there_is_taken_and_marked(server: PineconeServer, dead
         assert store.write("theirs", [put(row(1))], deadline) == [APPLIED]
 
 
+def test_an_index_of_somebody_else_is_not_dropped(server: PineconeServer, deadline: Deadline) -> None:
+    """Without a mark, or with a namespace that is not ours."""
+    server.make("theirs", 4)
+    with closing(PineconeStore(server.api_key, url=server.url)) as store:
+        assert failure(lambda: store.drop("theirs", deadline)).cause == "not_ours"
+        store.prepare(SPEC, deadline)
+        server.namespaces[SPEC.name] = {"theirs": 1}
+        assert failure(lambda: store.drop(SPEC.name, deadline)).cause == "not_ours"
+        server.namespaces[SPEC.name] = {"theirs": 0}
+        store.drop(SPEC.name, deadline)
+        assert failure(lambda: store.stamps(SPEC.name, [row(1)], deadline)).cause == "collection_missing"
+
+
+def test_dropping_an_index_that_takes_too_long_to_end_is_not_done(
+    server: PineconeServer, deadline_in: In
+) -> None:
+    with closing(PineconeStore(server.api_key, url=server.url)) as store:
+        store.prepare(SPEC, deadline_in(30))
+        server.lingering = 1000
+        assert failure(lambda: store.drop(SPEC.name, deadline_in(0.3))).cause in ("index_ending", "timeout")
+
+
 def test_records_of_others_are_left_alone(server: PineconeServer, deadline: Deadline) -> None:
     with closing(PineconeStore(server.api_key, url=server.url)) as store:
         store.prepare(SPEC, deadline)

@@ -385,6 +385,33 @@ def test_points_of_somebody_else_are_left_alone(
     assert qdrant.count("items", deadline) == 1
     assert [point.row for point in qdrant.scan("items", None, 1, deadline)[0]] == [row(1)]
     assert [hit.row for hit in qdrant.search("items", vector(1.0), 1, deadline, {"a": 1})] == [row(1)]
+    assert failure(lambda: qdrant.drop("items", deadline)).cause == "not_ours"
+    client.create_collection("theirs", params())
+    assert failure(lambda: qdrant.drop("theirs", deadline)).cause == "not_ours"
+    assert failure(lambda: qdrant.swap("theirs", "items", deadline)).cause == "name_taken"
+
+
+def test_an_alias_is_one_that_everybody_sees(
+    qdrant: QdrantStore, client: QdrantClient, deadline: Deadline
+) -> None:
+    """The server leads its other clients, too, and those of somebody else lead us."""
+    qdrant.prepare(CollectionSpec("green", 4, "s"), deadline)
+    qdrant.write("green", [put(row(1))], deadline)
+    qdrant.swap("serving", "green", deadline)
+    assert len(client.query_points("serving", [1.0, 0.0, 0.0, 0.0]).points) == 1
+    change = models.CreateAlias(collection_name="items", alias_name="serving")
+    client.update_collection_aliases([models.CreateAliasOperation(create_alias=change)])
+    assert qdrant.leads_to("serving", deadline) == "items"
+    assert qdrant.search("serving", vector(1.0), 1, deadline, {}) == []
+
+
+def test_a_swap_that_fails_leaves_the_alias_where_it_was(
+    qdrant: QdrantStore, server: QdrantServer, deadline: Deadline
+) -> None:
+    qdrant.swap("serving", "items", deadline)
+    server.fail(503)
+    assert failure(lambda: qdrant.swap("serving", "items", deadline)).kind is Kind.TRANSIENT
+    assert qdrant.leads_to("serving", deadline) == "items"
 
 
 def test_a_number_is_found_by_its_value(qdrant: QdrantStore, deadline: Deadline) -> None:

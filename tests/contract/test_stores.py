@@ -10,6 +10,7 @@ import pytest
 from vectide import stores
 from vectide.ports import MissingExtra, StartupRefused
 from vectide.testing.store_suite import *  # noqa: F403
+from vectide.testing.swap_suite import *  # noqa: F403
 
 
 def test_every_kind_of_store_is_in_this_suite(backends: Mapping[str, object]) -> None:

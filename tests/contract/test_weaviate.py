@@ -291,6 +291,11 @@ def test_a_collection_of_somebody_else_is_refused(
     api.post("/schema", json={"class": "Theirs", "vectorizer": "none"}).raise_for_status()
     with pytest.raises(StartupRefused, match="not one of this service"):
         weaviate.prepare(CollectionSpec("theirs", 4, "s"), deadline)
+    assert failure(lambda: weaviate.drop("theirs", deadline)).cause == "not_ours"
+    assert failure(lambda: weaviate.swap("alias", "theirs", deadline)).cause == "not_ours"
+    assert failure(lambda: weaviate.swap("theirs", "items", deadline)).cause == "name_taken"
+    assert failure(lambda: weaviate.swap("not-good", "items", deadline)).cause == "name"
+    assert failure(lambda: weaviate.drop("Items", deadline)).cause == "not_ours"
 
 
 @pytest.mark.nightly

@@ -31,6 +31,7 @@ from vectide.ports import (
     Write,
 )
 from vectide.stores import chroma_http
+from vectide.stores.aliases import not_ours, unless_missing
 from vectide.stores.chroma_points import check_names, conditions, held_of, metadata_of, replaced
 from vectide.stores.ordered_scans import scan_ranges
 from vectide.stores.pointwise import (
@@ -196,6 +197,16 @@ class ChromaStore:
     def count(self, collection: str, deadline: Deadline) -> int:
         """The number of points in the collection."""
         return int(self._on(collection, "count", deadline))
+
+    def drop(self, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Droppable.drop`."""
+        shape = unless_missing(lambda: self._shape(collection, deadline, fresh=True))
+        if shape is not None and shape.space is None:
+            raise not_ours(collection)
+        unless_missing(
+            lambda: self._http.call("DELETE", f"collections/{quote(collection, safe='')}", deadline)
+        )
+        self._shapes.pop(collection, None)
 
     def close(self) -> None:
         """Close the connections; calls still running keep theirs until they end."""

@@ -31,20 +31,19 @@ from vectide.ports import (
     Vector,
     Write,
 )
+from vectide.stores.aliases import not_ours, unless_missing
 from vectide.stores.lancedb_errors import failure_of
 from vectide.stores.lancedb_points import (
-    NOT_NEWER,
     READ,
     among,
+    apply,
     conditions,
     held_of,
     quoted,
     schema_of,
-    table_of,
 )
 from vectide.stores.ordered_scans import id_from, scan_ranges
 from vectide.stores.pointwise import (
-    Changes,
     Held,
     changes_of,
     check_vectors,
@@ -135,7 +134,7 @@ class LanceDbStore:
         changes = changes_of(writes, held)
         if changes.puts or changes.patches or changes.removals:
             with self._on(collection) as table:
-                _apply(table, changes, timedelta(seconds=deadline.remaining_s()))
+                apply(table, changes, timedelta(seconds=deadline.remaining_s()))
             changes.found(self._fetch(collection, list(changes.updates), deadline))
             self._tidy(collection)
         return changes.outcomes
@@ -184,6 +183,17 @@ class LanceDbStore:
         """The number of points in the collection."""
         with self._on(collection) as table:
             return int(table.count_rows())
+
+    def drop(self, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Droppable.drop`."""
+        schema = unless_missing(lambda: self._schema(collection, fresh=True))
+        if schema is not None and _SPACE not in (schema.metadata or {}):
+            raise not_ours(collection)
+        if schema is not None:
+            with _translated():
+                self._open().drop_table(collection, ignore_missing=True)
+        self._tables.pop(collection, None)
+        self._writes_left.pop(collection, None)
 
     def close(self) -> None:
         """Let the tables go."""
@@ -265,24 +275,6 @@ def _translated() -> Iterator[None]:
         pa.ArrowException,
     ) as error:
         raise AdapterError(failure_of(error)) from None
-
-
-def _apply(table: Any, changes: Changes, timeout: timedelta) -> None:
-    updates = [one for one in changes.puts if one[0].point.id in changes.updates]
-    inserts = [one for one in changes.puts if one[0].point.id not in changes.updates]
-    for puts, may_insert in ((updates, False), (inserts, True)):
-        if puts:
-            rows = table_of([held for held, _ in puts], [vector for _, vector in puts])
-            merge = table.merge_insert("id").when_matched_update_all(where=NOT_NEWER)
-            merge = merge.when_not_matched_insert_all() if may_insert else merge
-            merge.execute(rows, timeout=timeout)
-    if changes.patches:
-        rows = table_of(changes.patches)
-        table.merge_insert("id").when_matched_update_all(where=NOT_NEWER).execute(rows, timeout=timeout)
-    if changes.removals:
-        gone = among("row_id", [row_id for row_id, _, _ in changes.removals])
-        stay = [id_ for _, ids, _ in changes.removals for id_ in ids]
-        table.delete(f"{gone} AND NOT ({among('id', stay)})" if stay else gone)
 
 
 def _check(schema: pa.Schema, spec: CollectionSpec) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from vectide.core.model import Row, Value, canonical_json
 from vectide.ports import Stored, Vector
-from vectide.stores.pointwise import Held, read_stamp
+from vectide.stores.pointwise import Changes, Held, read_stamp
 
 _TEXTS: Final = "id row_id source_table row_key text text_hash metadata stamp kept_columns log".split()
 _COLUMNS: Final = [
@@ -98,3 +99,22 @@ def conditions(filters: Mapping[str, Value]) -> str | None:
     """Matches at least the points whose metadata equals ``filters``: its text has this piece. None: all."""
     pieces = [canonical_json({name: value})[1:-1] for name, value in filters.items()]
     return " AND ".join(f"strpos(metadata, {quoted(piece)}) > 0" for piece in pieces) or None
+
+
+def apply(table: Any, changes: Changes, timeout: timedelta) -> None:
+    """Make the changes, each kind of them in a version of the table."""
+    updates = [one for one in changes.puts if one[0].point.id in changes.updates]
+    inserts = [one for one in changes.puts if one[0].point.id not in changes.updates]
+    for puts, may_insert in ((updates, False), (inserts, True)):
+        if puts:
+            rows = table_of([held for held, _ in puts], [vector for _, vector in puts])
+            merge = table.merge_insert("id").when_matched_update_all(where=NOT_NEWER)
+            merge = merge.when_not_matched_insert_all() if may_insert else merge
+            merge.execute(rows, timeout=timeout)
+    if changes.patches:
+        rows = table_of(changes.patches)
+        table.merge_insert("id").when_matched_update_all(where=NOT_NEWER).execute(rows, timeout=timeout)
+    if changes.removals:
+        gone = among("row_id", [row_id for row_id, _, _ in changes.removals])
+        stay = [id_ for _, ids, _ in changes.removals for id_ in ids]
+        table.delete(f"{gone} AND NOT ({among('id', stay)})" if stay else gone)

@@ -6,17 +6,10 @@ comes late is not noticed. A patch resends no vector, but costs the server as mu
 
 from __future__ import annotations
 
-import logging
-import re
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-import grpc
 import numpy as np
-from pymilvus import MilvusClient
-from pymilvus.exceptions import MilvusException
 
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import Row, Stamp, Value
@@ -28,24 +21,21 @@ from vectide.ports import (
     Hit,
     Outcome,
     Put,
-    StartupRefused,
     Stored,
     Vector,
     Write,
 )
-from vectide.stores.milvus_errors import failure_of
+from vectide.stores.aliases import through_aliases
+from vectide.stores.milvus_calls import STRONG, Calls
+from vectide.stores.milvus_collections import Collections, Shape
 from vectide.stores.milvus_points import (
     MAX_TEXT_BYTES,
     READ,
-    RESERVED_FIELDS,
     among,
     conditions,
-    filter_index_of,
     held_of,
     patched,
     quoted,
-    registry_schema,
-    schema_of,
     tenant_in,
     whole,
 )
@@ -60,7 +50,6 @@ from vectide.stores.pointwise import (
     matching,
     stamps_of,
 )
-from vectide.stores.refusals import check_made_for, check_metric, check_same, refusing
 
 CAPABILITIES: Final = Capabilities(
     kind="milvus",
@@ -75,37 +64,15 @@ CAPABILITIES: Final = Capabilities(
     filter_indexes=True,
     tenants="partition",
     named_vectors=True,
+    swap="alias",
 )
-
-METRICS: Final = {"cosine": "COSINE", "dot": "IP", "l2": "L2"}
-
-#: The collection that says what the others are made for.
-_REGISTRY: Final = "vectide_collections"
 
 #: The most points that one search or query may give.
 _MAX_RESULTS: Final = 16_384
 
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
-
-#: A read sees every write that was confirmed before it.
-_STRONG: Final = "Strong"
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a collection is made for."""
-
-    dimensions: int
-    metric: str
-    space: str
-    tenant: str | None = None
-    vector: str = "vector"
-
 
 class MilvusStore:
-    """A :class:`~vectide.ports.Store`, searchable and scannable.
+    """A :class:`~vectide.ports.Store`, searchable, scannable and swappable.
 
     ``url``: of the server. ``api_key``: a token, or ``user:password``. ``ca_file``: certificates to trust
     instead of the public ones. ``database``: where the collections are.
@@ -119,19 +86,8 @@ class MilvusStore:
         ca_file: str | None = None,
         database: str = "default",
     ) -> None:
-        if not url.startswith(("http://", "https://", "tcp://")):
-            raise StartupRefused("the URL of the milvus store must start with http:// or https://")
-        # It logs what it sends when something fails; the service logs failures without content.
-        logging.getLogger("pymilvus").disabled = True
-        logging.getLogger("pymilvus.decorators").disabled = True
-        self._settings: dict[str, Any] = {"uri": url, "token": api_key or "", "db_name": database}
-        if ca_file is not None:
-            self._settings |= {"server_pem_path": ca_file, "secure": True}
-        self._client: Any = None
-        self._connecting = threading.Lock()
-        self._shapes: dict[str, Shape] = {}
-        #: Collections whose points have vectors that are not ours.
-        self._has_others: dict[str, bool] = {}
+        self._call = Calls(url, api_key=api_key, ca_file=ca_file, database=database)
+        self._collections = Collections(self._call)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -140,72 +96,15 @@ class MilvusStore:
     def prepare(self, spec: CollectionSpec, deadline: Deadline) -> None:
         """As :meth:`vectide.ports.Store.prepare`. What it is for is noted before the collection is made, so
         that one without a note is somebody else's."""
-        if not self.verify(spec, deadline):
-            self._make(spec, deadline)
-            self.verify(spec, deadline)
-        if spec.filters:
-            with refusing("milvus", spec):
-                self._index(spec, deadline)
-
-    def _make(self, spec: CollectionSpec, deadline: Deadline) -> None:
-        made_for = {"dimensions": spec.dimensions, "metric": spec.metric, "space": spec.space}
-        made_for |= {} if spec.tenant is None else {"tenant": spec.tenant}
-        made_for |= {} if spec.vector is None else {"vector": spec.vector}
-        with refusing("milvus", spec):
-            self._create(_REGISTRY, registry_schema(), "L2", deadline)
-            note = {"name": spec.name, "made_for": made_for, "vector": [0.0, 0.0]}
-            self._call(deadline, lambda client, limits: client.upsert(_REGISTRY, [note], **limits))
-            vector = spec.vector or "vector"
-            schema = schema_of(spec.dimensions, vector, spec.tenant)
-            self._create(spec.name, schema, METRICS[spec.metric], deadline, vector)
-
-    def _index(self, spec: CollectionSpec, deadline: Deadline) -> None:
-        """The server goes on making the indexes by itself. Milvus Lite has none of metadata: it reads all."""
-        if "lite" in self._call(deadline, lambda client, limits: client.get_server_version(**limits)):
-            return
-        there = self._call(deadline, lambda client, limits: client.list_indexes(spec.name, **limits))
-        missing = [index for index in map(filter_index_of, spec.filters) if index["index_name"] not in there]
-        if missing:
-            indexes = MilvusClient.prepare_index_params()
-            for index in missing:
-                indexes.add_index(**index)
-            self._call(
-                deadline,
-                lambda client, limits: client.create_index(spec.name, indexes, sync=False, **limits),
-            )
+        self._collections.prepare(spec, deadline)
 
     def verify(self, spec: CollectionSpec, deadline: Deadline) -> bool:
         """As :meth:`vectide.ports.Verifiable.verify`."""
-        check_metric("milvus", spec, METRICS)
-        if not _NAME.fullmatch(spec.name) or spec.name == _REGISTRY:
-            raise StartupRefused(
-                f"a milvus collection cannot be named {spec.name!r}: letters, digits and underscores can"
-            )
-        if spec.vector in RESERVED_FIELDS or not _NAME.fullmatch(spec.vector or "vector"):
-            raise StartupRefused(f"a milvus vector cannot be named {spec.vector!r}: choose another name")
-        with refusing("milvus", spec):
-            there = self._call(deadline, lambda client, limits: client.has_collection(spec.name, **limits))
-            try:
-                shape = self._shape(spec.name, deadline, fresh=True)
-            except AdapterError as error:
-                if error.failure.cause != "collection_missing":
-                    raise
-                if there:
-                    raise StartupRefused(
-                        f"there is a collection {spec.name!r} that is not one of this service: "
-                        "choose another name"
-                    ) from None
-                return False
-        check_made_for(spec, shape.dimensions, shape.metric, shape.space)
-        check_same(spec, "tenant", shape.tenant, spec.tenant)
-        check_same(spec, "vector", shape.vector, spec.vector or "vector")
-        if there:
-            self._has_others[spec.name] = self._vector_count(spec.name, deadline) > 1
-        return bool(there)
+        return self._collections.verify(spec, deadline)
 
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
         """As :meth:`vectide.ports.Store.write`."""
-        shape = self._shape(collection, deadline)
+        shape = self._collections.shape(collection, deadline)
         check_vectors((write.vector for write in writes if isinstance(write, Put)), shape.dimensions)
         held = self._fetch(collection, ids_to_read(writes, puts=False), deadline)
         changes = changes_of(writes, held)
@@ -219,15 +118,16 @@ class MilvusStore:
         self, collection: str, rows: Sequence[Row], deadline: Deadline, *, values: bool = False
     ) -> Sequence[Stamp | None]:
         """As :meth:`vectide.ports.Store.stamps`."""
-        self._shape(collection, deadline)
+        self._collections.shape(collection, deadline)
         held = self._fetch(collection, list({row.head_id: None for row in rows}), deadline)
         return stamps_of(rows, held, values=values)
 
+    @through_aliases
     def search(
         self, collection: str, vector: Vector, limit: int, deadline: Deadline, filters: Mapping[str, Value]
     ) -> Sequence[Hit]:
         """As :meth:`vectide.ports.Searchable.search`, at most 16,384 candidates."""
-        shape = self._shape(collection, deadline)
+        shape = self._collections.shape(collection, deadline)
         check_vectors([vector], shape.dimensions)
         wanted = conditions(filters, shape.tenant)
 
@@ -241,7 +141,7 @@ class MilvusStore:
                     filter=wanted,
                     limit=min(count, _MAX_RESULTS),
                     output_fields=READ,
-                    consistency_level=_STRONG,
+                    consistency_level=STRONG,
                     **limits,
                 ),
             )
@@ -253,7 +153,7 @@ class MilvusStore:
         self, collection: str, cursor: str | None, limit: int, deadline: Deadline, *, vectors: bool = False
     ) -> tuple[Sequence[Stored], str | None]:
         """As :meth:`vectide.ports.Scannable.scan`, over ranges of ids."""
-        vector = self._shape(collection, deadline).vector if vectors else None
+        vector = self._collections.shape(collection, deadline).vector if vectors else None
 
         def find(low: int, high: int, most: int) -> list[Stored]:
             within = f"id >= {quoted(id_from(low))} and id < {quoted(id_from(high))}"
@@ -267,17 +167,26 @@ class MilvusStore:
         [found] = self._call(
             deadline,
             lambda client, limits: client.query(
-                collection, filter="", output_fields=["count(*)"], consistency_level=_STRONG, **limits
+                collection, filter="", output_fields=["count(*)"], consistency_level=STRONG, **limits
             ),
         )
         return int(found["count(*)"])
 
+    def swap(self, alias: str, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Swappable.swap`."""
+        self._collections.swap(alias, collection, deadline)
+
+    def leads_to(self, alias: str, deadline: Deadline) -> str | None:
+        """As :meth:`vectide.ports.Swappable.leads_to`."""
+        return self._collections.leads_to(alias, deadline)
+
+    def drop(self, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Droppable.drop`. The note goes last: half of it can be dropped again."""
+        self._collections.drop(collection, deadline)
+
     def close(self) -> None:
         """Close the connection."""
-        with self._connecting:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        self._call.close()
 
     # --- calls ---
 
@@ -301,7 +210,7 @@ class MilvusStore:
     def _apply(self, collection: str, changes: Changes, shape: Shape, deadline: Deadline) -> None:
         if changes.puts:
             rows = [whole(held, vector, shape.vector, shape.tenant) for held, vector in changes.puts]
-            others = self._has_others.get(collection, False)
+            others = self._collections.has_others(collection)
             self._call(
                 deadline,
                 lambda client, limits: client.upsert(collection, rows, partial_update=others, **limits),
@@ -317,50 +226,6 @@ class MilvusStore:
             stay = [id_ for _, ids, _ in changes.removals for id_ in ids]
             which = f"{gone} and not ({among('id', stay)})" if stay else gone
             self._call(deadline, lambda client, limits: client.delete(collection, filter=which, **limits))
-
-    def _create(
-        self, name: str, schema: Any, metric: str, deadline: Deadline, vector: str = "vector"
-    ) -> None:
-        index = MilvusClient.prepare_index_params()
-        index.add_index(vector, index_type="AUTOINDEX", metric_type=metric)
-        try:
-            self._call(
-                deadline,
-                lambda client, limits: client.create_collection(
-                    name, schema=schema, index_params=index, consistency_level=_STRONG, **limits
-                ),
-            )
-        except AdapterError as error:
-            if error.failure.cause != "conflict":  # it is there, or another replica makes it
-                raise
-
-    def _shape(self, collection: str, deadline: Deadline, *, fresh: bool = False) -> Shape:
-        shape = None if fresh else self._shapes.get(collection)
-        if shape is None:
-            found = self._call(
-                deadline,
-                lambda client, limits: client.query(
-                    _REGISTRY,
-                    filter=f"name == {quoted(collection)}",
-                    output_fields=["made_for"],
-                    consistency_level=_STRONG,
-                    **limits,
-                ),
-            )
-            if not found:
-                detail = f"there is no collection {collection!r}"
-                raise AdapterError(Failure(Kind.OPERATOR, "collection_missing", detail))
-            made_for = found[0]["made_for"]
-            vector = made_for.get("vector", "vector")
-            shape = Shape(
-                made_for["dimensions"], made_for["metric"], made_for["space"], made_for.get("tenant"), vector
-            )
-            self._shapes[collection] = shape
-        return shape
-
-    def _vector_count(self, collection: str, deadline: Deadline) -> int:
-        told = self._call(deadline, lambda client, limits: client.describe_collection(collection, **limits))
-        return sum(field["type"].name.endswith("_VECTOR") for field in told["fields"])
 
     def _fetch(self, collection: str, ids: Sequence[str], deadline: Deadline) -> dict[str, Held]:
         if not ids:
@@ -379,26 +244,11 @@ class MilvusStore:
                 filter=which,
                 limit=most,
                 output_fields=READ if vector is None else [*READ, vector],
-                consistency_level=_STRONG,
+                consistency_level=STRONG,
                 **limits,
             ),
         )
         return [held_of(row, vector) for row in rows]
-
-    def _call(self, deadline: Deadline, call: Callable[[Any, Mapping[str, Any]], T]) -> T:
-        """``call`` gets the client and the limits of the call: its own retries end with the time. The
-        original error is not chained: its text may hold row content (invariant 13)."""
-        limits = {"timeout": deadline.remaining_s(), "retry_on_rate_limit": False}
-        try:
-            return call(self._connected(limits["timeout"]), limits)
-        except (MilvusException, grpc.RpcError, ValueError, TypeError, RecursionError) as error:
-            raise AdapterError(failure_of(error)) from None
-
-    def _connected(self, timeout_s: float) -> Any:
-        with self._connecting:
-            if self._client is None:
-                self._client = MilvusClient(**self._settings, timeout=timeout_s)
-            return self._client
 
 
 create = MilvusStore

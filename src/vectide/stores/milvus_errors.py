@@ -25,6 +25,7 @@ CODES: Final[dict[int, tuple[Kind, str]]] = {
     800: (Kind.OPERATOR, "database_missing"),
     1100: (Kind.REFUSED, "data"),
     1101: (Kind.REFUSED, "data"),
+    1600: (Kind.OPERATOR, "collection_missing"),  # an alias that is not there
     1400: (Kind.OPERATOR, "credentials"),
     1401: (Kind.OPERATOR, "permission"),
 }

@@ -6,7 +6,8 @@ chunks needs no mark while it is written. Points can be read with plain SQL; see
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from vectide.ports import (
     Vector,
     Write,
 )
+from vectide.stores.pgvector_aliases import LOCK_TIMEOUT, drop_collection, lead, read_alias
 from vectide.stores.pgvector_connections import Connections, Link
 from vectide.stores.pgvector_errors import failure_of
 from vectide.stores.pgvector_setup import (
@@ -53,17 +55,21 @@ CAPABILITIES: Final = Capabilities(
     null_metadata=True,
     max_integer=10**1000,  # jsonb numbers are exact
     nul_in_text=False,
+    swap="alias",
 )
 
 #: Before the first id of any scan.
 _FIRST: Final = "00000000-0000-0000-0000-000000000000"
+
+#: How long a swap waits for readers, and then lets others read.
+_PATIENCE_MS: Final = 250
 
 #: The most candidates that an HNSW search may hold.
 _MAX_CANDIDATES: Final = 1000
 
 
 class PgVectorStore:
-    """A :class:`~vectide.ports.Store`, searchable and scannable.
+    """A :class:`~vectide.ports.Store`, searchable, scannable and swappable: an alias is a view.
 
     ``dsn``: a libpq connection string or URL; what it leaves out comes from the PG* variables.
     ``schema``: where the tables are. ``pool_size``: connections at most, one per concurrent call.
@@ -172,6 +178,21 @@ class PgVectorStore:
         assert row is not None
         return int(row[0])
 
+    def swap(self, alias: str, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Swappable.swap`, for plain SQL as well. Whoever may read the alias still
+        may."""
+        self._change(deadline, lambda link: lead(link, self._schema, alias, collection))
+
+    def leads_to(self, alias: str, deadline: Deadline) -> str | None:
+        """As :meth:`vectide.ports.Swappable.leads_to`."""
+        with self._session(deadline) as link:
+            return read_alias(link, self._schema, alias)
+
+    def drop(self, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Droppable.drop`, in one transaction."""
+        self._change(deadline, lambda link: drop_collection(link, self._schema, collection))
+        self._statements.pop(collection, None)
+
     def close(self) -> None:
         """Close the connections; calls still running keep theirs until they end."""
         self._connections.close()
@@ -200,13 +221,30 @@ class PgVectorStore:
             link.execute(TIMEOUTS, [str(remaining_ms), str(lock_ms)])
             yield link
 
+    def _change(self, deadline: Deadline, change: Callable[[Link], None]) -> None:
+        """A change that nobody may read the table through. Whoever comes while it waits for the readers that
+        are there waits behind it: it waits for a moment, and comes again."""
+        while True:
+            try:
+                with self._session(deadline) as link:
+                    link.execute(LOCK_TIMEOUT, [str(_PATIENCE_MS)])
+                    change(link)
+                return
+            except AdapterError as error:
+                if error.failure.cause != "lock_timeout" or deadline.remaining_s() < 2 * _PATIENCE_MS / 1000:
+                    raise
+            time.sleep(_PATIENCE_MS / 1000)
+
     @contextmanager
     def _on_collection(self, name: str, deadline: Deadline) -> Iterator[tuple[Link, Statements]]:
         try:
             with self._session(deadline) as link:
                 statements = self._statements.get(name)
                 if statements is None:
-                    statements = self._statements[name] = read_statements(link, self._schema, name)
+                    # A view may lead elsewhere the next time; while it is held it does not.
+                    target = read_alias(link, self._schema, name, hold=True) or name
+                    statements = read_statements(link, self._schema, target)
+                    self._statements[target] = statements
                 yield link, statements
         except AdapterError as error:
             if error.failure.cause == "collection_missing":

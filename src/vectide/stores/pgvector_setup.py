@@ -108,14 +108,19 @@ def _check_spec(link: Link, schema: str, spec: CollectionSpec, *, indexed: bool)
 
 
 def _check_names(schema: str, spec: CollectionSpec) -> None:
-    for what, name in (("collection", spec.name), ("schema", schema)):
-        if not name or "\0" in name or name == q.REGISTRY:
-            raise StartupRefused(f"a {what} cannot be named {name!r}: choose another name")
-        size = len(name.encode("utf-8", "surrogatepass"))
-        if size > MAX_NAME_BYTES:
-            raise StartupRefused(
-                f"the {what} name {name!r} has {size} bytes, PostgreSQL allows {MAX_NAME_BYTES}: shorten it"
-            )
+    refusal = name_refusal("collection", spec.name) or name_refusal("schema", schema)
+    if refusal is not None:
+        raise StartupRefused(refusal)
+
+
+def name_refusal(what: str, name: str) -> str | None:
+    """Why nothing can be named so; None when it can."""
+    if not name or "\0" in name or name == q.REGISTRY:
+        return f"a {what} cannot be named {name!r}: choose another name"
+    size = len(name.encode("utf-8", "surrogatepass"))
+    if size > MAX_NAME_BYTES:
+        return f"the {what} name {name!r} has {size} bytes, PostgreSQL allows {MAX_NAME_BYTES}: shorten it"
+    return None
 
 
 def _found(link: Link, schema: str, spec: CollectionSpec, *, complete: bool = False) -> bool:

@@ -152,6 +152,10 @@ class PineconeStore:
         """The number of points in the collection, a while ago."""
         return self._collections.shape(collection, deadline).index.count(deadline)
 
+    def drop(self, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Droppable.drop`. Returns when the index is gone, which takes a while."""
+        self._collections.drop(collection, deadline)
+
     def close(self) -> None:
         """Close the connections; calls still running keep theirs until they end."""
         self._collections.close()

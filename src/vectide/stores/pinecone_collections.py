@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from vectide.core.failures import Failure, Kind
 from vectide.ports import AdapterError, CollectionSpec, Deadline, StartupRefused
+from vectide.stores.aliases import not_ours, unless_missing
 from vectide.stores.http_calls import HttpCalls, Told
 from vectide.stores.pinecone_indexes import DocumentIndex, Index, VectorIndex
 from vectide.stores.refusals import check_made_for, check_metric, found, refusing
@@ -91,11 +92,39 @@ class Collections:
         check_made_for(wanted, shape.dimensions, shape.metric, shape.space or wanted.space)
         return shape.space is not None
 
+    def drop(self, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Droppable.drop`."""
+        path, asked, pause_s = f"indexes/{collection}", False, 0.05
+        while True:
+            described = unless_missing(lambda: self._control.call("GET", path, deadline))
+            if described is None:
+                break
+            if not asked:
+                self._check_ours(described, deadline)
+                unless_missing(lambda: self._control.call("DELETE", path, deadline))
+                asked = True
+            elif deadline.remaining_s() <= pause_s:
+                detail = f"index {collection!r} is still there"
+                raise AdapterError(Failure(Kind.TRANSIENT, "index_ending", detail))
+            else:
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LOOK_AGAIN_S)
+        self._shapes.pop(collection, None)
+
     def close(self) -> None:
         """Close the connections; calls still running keep theirs until they end."""
         with self._opening:
             for calls in (self._control, *self._data.values()):
                 calls.close()
+
+    def _check_ours(self, described: Mapping[str, Any], deadline: Deadline) -> None:
+        """Refuse to drop an index without our mark, or with namespaces that we know nothing about."""
+        marked, host = (described.get("tags") or {}).get(_SPACE), described.get("host")
+        stats = self._calls_to(host).call("POST", "describe_index_stats", deadline, {}) if host else {}
+        namespaces = stats.get("namespaces") or {}
+        others = [name for name in namespaces if name not in ("", "__default__")]
+        if not marked or any(namespaces[name]["vectorCount"] for name in others):
+            raise not_ours(described["name"])
 
     def _create(self, spec: CollectionSpec, deadline: Deadline) -> None:
         tags = {_SPACE: _tag(spec.space)}

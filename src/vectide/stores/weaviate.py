@@ -30,6 +30,7 @@ from vectide.ports import (
     Vector,
     Write,
 )
+from vectide.stores.aliases import through_aliases
 from vectide.stores.http_calls import HttpCalls
 from vectide.stores.pointwise import (
     Changes,
@@ -41,6 +42,7 @@ from vectide.stores.pointwise import (
     matching,
     stamps_of,
 )
+from vectide.stores.weaviate_aliases import Aliases
 from vectide.stores.weaviate_collections import Collections, Shape, class_of
 from vectide.stores.weaviate_errors import failure_of_object, failure_of_query, read_error
 from vectide.stores.weaviate_filters import among, among_query, conditions, quoted
@@ -59,6 +61,7 @@ CAPABILITIES: Final = Capabilities(
     nul_in_text=True,
     filter_indexes=True,
     named_vectors=True,
+    swap="alias",
 )
 
 #: The most points that one query may give, unless the server is told otherwise.
@@ -75,7 +78,7 @@ _AT_ONCE: Final = 8
 
 
 class WeaviateStore:
-    """A :class:`~vectide.ports.Store`, searchable and scannable.
+    """A :class:`~vectide.ports.Store`, searchable, scannable and swappable.
 
     ``url``: of the server. ``api_key``: a key, or a token. ``ca_file``: certificates to trust instead of the
     public ones.
@@ -86,6 +89,7 @@ class WeaviateStore:
         base = f"{url.rstrip('/')}/v1"
         self._http = HttpCalls("weaviate", base, headers=headers, ca_file=ca_file, read_error=read_error)
         self._collections = Collections(self._http)
+        self._aliases = Aliases(self._http, self._collections)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -118,11 +122,13 @@ class WeaviateStore:
         held = self._fetch(collection, list({row.head_id: None for row in rows}), deadline)
         return stamps_of(rows, held, values=values)
 
+    @through_aliases
     def search(
         self, collection: str, vector: Vector, limit: int, deadline: Deadline, filters: Mapping[str, Value]
     ) -> Sequence[Hit]:
         """As :meth:`vectide.ports.Searchable.search`, at most 10,000 candidates."""
         shape = self._collections.shape(collection, deadline)
+        collection = shape.name  # where an alias leads
         check_vectors([vector], shape.dimensions)
         wanted = conditions(filters, shape.typed)
         target = "" if shape.vector is None else f",targetVectors:[{quoted(shape.vector)}]"
@@ -151,6 +157,19 @@ class WeaviateStore:
         name = class_of(collection)
         found = self._query(f"{{Aggregate{{{name}{{meta{{count}}}}}}}}", deadline)
         return int(found["Aggregate"][name][0]["meta"]["count"])
+
+    def swap(self, alias: str, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Swappable.swap`; the server has to be of version 1.32 or later."""
+        self._aliases.swap(alias, collection, deadline)
+
+    def leads_to(self, alias: str, deadline: Deadline) -> str | None:
+        """As :meth:`vectide.ports.Swappable.leads_to`."""
+        return self._aliases.leads_to(alias, deadline)
+
+    def drop(self, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Droppable.drop`."""
+        self._aliases.check_unused(collection, deadline)
+        self._collections.drop(collection, deadline)
 
     def close(self) -> None:
         """Close the connections; calls still running keep theirs until they end."""

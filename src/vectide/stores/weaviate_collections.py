@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from vectide.core.failures import Failure, Kind
 from vectide.ports import AdapterError, CollectionSpec, Deadline, StartupRefused, Vector
+from vectide.stores.aliases import not_ours, unless_missing
 from vectide.stores.http_calls import HttpCalls
 from vectide.stores.refusals import check_made_for, check_metric, check_same, found, refusing
 from vectide.stores.weaviate_filters import Typed, typed_in, typed_of
@@ -18,7 +19,7 @@ from vectide.stores.weaviate_points import PROPERTIES
 
 METRICS: Final = {"cosine": "cosine", "dot": "dot", "l2": "l2-squared"}
 
-_NAME: Final = re.compile(r"[A-Za-z][_0-9A-Za-z]{0,254}")
+NAME: Final = re.compile(r"[A-Za-z][_0-9A-Za-z]{0,254}")
 _VECTOR: Final = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,229}")
 
 
@@ -61,7 +62,8 @@ class Collections:
         shape = None if fresh else self._shapes.get(collection)
         if shape is None:
             described = self._http.call("GET", f"schema/{class_of(collection)}", deadline)
-            shape = self._shapes[collection] = _shape_of(described, collection)
+            shape = _shape_of(described, collection)
+            self._shapes[shape.name] = shape  # the name may be an alias, which leads elsewhere next time
         return shape
 
     def prepare(self, spec: CollectionSpec, deadline: Deadline) -> None:
@@ -81,7 +83,7 @@ class Collections:
     def verify(self, spec: CollectionSpec, deadline: Deadline) -> bool:
         """As :meth:`vectide.ports.Verifiable.verify`."""
         check_metric("weaviate", spec, METRICS)
-        _check_name("collection", spec.name, _NAME)
+        _check_name("collection", spec.name, NAME)
         if spec.vector is not None:
             _check_name("vector", spec.vector, _VECTOR)
         shape = found("weaviate", spec, lambda: self.shape(spec.name, deadline, fresh=True))
@@ -98,6 +100,14 @@ class Collections:
             has = shape.properties.get(one.path, one.data_type)
             check_same(spec, f"property {one.path!r} of type", has, one.data_type)
         return True
+
+    def drop(self, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Droppable.drop`, aliases aside."""
+        shape = unless_missing(lambda: self.shape(collection, deadline, fresh=True))
+        if shape is not None and shape.name != collection:
+            raise not_ours(collection)
+        self._http.call("DELETE", f"schema/{class_of(collection)}", deadline)
+        self._shapes.pop(collection, None)
 
     def _create(self, spec: CollectionSpec, deadline: Deadline) -> None:
         made_for = {

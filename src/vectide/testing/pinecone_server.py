@@ -63,6 +63,8 @@ class _Index:
         self.metric = str(made["metric"])
         self.tags = dict(tags)
         self.starting = 1
+        #: How often it is still described after it was removed; None: it was not.
+        self.ending: int | None = None
         self.records: Records = {}
         self._seen: Records = {}
         self._unseen: list[Callable[[Records], None]] = []
@@ -83,10 +85,11 @@ class _Index:
     def described(self, url: str) -> dict[str, Any]:
         made = {"type": "dense_vector", "dimension": self.dimension, "metric": self.metric}
         ready, self.starting = self.starting <= 0, self.starting - 1
+        state = "Terminating" if self.ending is not None else "Ready" if ready else "Initializing"
         return {
             "name": self.name,
             "host": f"{url}/data/{self.name}" if ready else None,
-            "status": {"ready": ready, "state": "Ready" if ready else "Initializing"},
+            "status": {"ready": ready, "state": state},
             "schema": {"fields": {self.vector: made}},
             "deployment": {"deployment_type": "managed", "cloud": "aws", "region": "us-east-1"},
             "deletion_protection": "disabled",
@@ -126,6 +129,10 @@ class PineconeServer(AbstractContextManager["PineconeServer"]):
         self.losing: list[tuple[str, str]] = []
         #: While it is set, look-ups see nothing new.
         self.blind = False
+        #: How often an index is still described after it was removed.
+        self.lingering = 1
+        #: Other namespaces of an index, and how many records they have.
+        self.namespaces: dict[str, dict[str, int]] = {}
         self.requests: list[str] = []
         self._random = None if seed is None else random.Random(seed)  # noqa: S311
         self._indexes: dict[str, _Index] = {}
@@ -237,7 +244,9 @@ class PineconeServer(AbstractContextManager["PineconeServer"]):
             raise Refused(404, "there is no such index")
         if parts[2:] == ["describe_index_stats"]:
             count = len(index.records)
-            return {"namespaces": {"__default__": {"vectorCount": count}}, "totalVectorCount": count}
+            counts = {"__default__": count, **self.namespaces.get(index.name, {})}
+            told = {name: {"vectorCount": of} for name, of in counts.items()}
+            return {"namespaces": told, "totalVectorCount": sum(counts.values())}
         of_documents = parts[2] == "namespaces"
         if of_documents is (index.vector == "_values"):
             raise Refused(400, "this index is of the other kind")
@@ -262,6 +271,14 @@ class PineconeServer(AbstractContextManager["PineconeServer"]):
         if parts[0] not in self._indexes:
             raise Refused(404, f"Resource {parts[0]} not found")
         index = self._indexes[parts[0]]
+        if index.ending is not None:
+            index.ending -= 1
+            if index.ending < 0:
+                del self._indexes[parts[0]]
+                raise Refused(404, f"Resource {parts[0]} not found")
+        if method == "DELETE":
+            index.ending = self.lingering
+            return None
         if method == "PATCH":
             index.tags |= body.get("tags") or {}
         return index.described(self.url)

@@ -78,6 +78,7 @@ class QdrantServer:
         self.update_status = "completed"
         self._faults: list[Fault] = []
         self._collections: dict[str, _Collection] = {}
+        self._aliases: dict[str, str] = {}
         self._lock = threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="vectide-qdrant-")
         self._made = 0
@@ -148,12 +149,24 @@ class QdrantServer:
         return 200, {"result": result, "status": "ok", "time": 0.0}
 
     def _result(self, method: str, parts: list[str], body: Any) -> Any:
+        if (method, parts) == ("GET", ["aliases"]):
+            return {
+                "aliases": [{"alias_name": one, "collection_name": of} for one, of in self._aliases.items()]
+            }
+        if (method, parts) == ("GET", ["collections"]):
+            return {"collections": [{"name": name} for name in self._collections]}
         if parts[0] != "collections" or len(parts) < 2:
             raise Refused(404, "no such path")
         name, rest = parts[1], "/".join(parts[2:])
         if (method, rest) == ("PUT", ""):
             return self._create(name, body)
-        found = self._collections.get(name)
+        if (method, rest) == ("DELETE", ""):
+            return self._delete(name)
+        if (method, name, rest) == ("POST", "aliases", ""):
+            return self._change_aliases(body)
+        found = self._collections.get(self._aliases.get(name, name))
+        if (method, rest) == ("GET", "exists"):
+            return {"exists": found is not None}
         if found is None:
             raise Refused(404, f"Not found: Collection `{name}` doesn't exist!")
         answer = _ANSWERS.get((method, rest))
@@ -164,6 +177,8 @@ class QdrantServer:
     def _create(self, name: str, body: Any) -> bool:
         if name in self._collections:
             raise Refused(409, f"Wrong input: Collection `{name}` already exists!")
+        if name in self._aliases:
+            raise Refused(400, f"Wrong input: Can't create collection with name {name}. Alias already exists")
         vectors = body["vectors"]
         if "size" in vectors:
             params: Any = _vector_params(vectors)
@@ -176,6 +191,30 @@ class QdrantServer:
         self._collections[name] = _Collection(
             shard, {"params": {"vectors": vectors}, "metadata": body.get("metadata") or {}}
         )
+        return True
+
+    def _delete(self, name: str) -> bool:
+        """Its aliases go with it. One that is not there, or an alias, is no error."""
+        found = self._collections.pop(name, None)
+        if found is not None:
+            found.shard.close()
+            self._aliases = {one: of for one, of in self._aliases.items() if of != name}
+        return found is not None
+
+    def _change_aliases(self, body: Any) -> bool:
+        """``POST /collections/aliases``: in order, one at a time, nobody in between."""
+        for action in body["actions"]:
+            match action:
+                case {"create_alias": {"collection_name": name, "alias_name": alias}}:
+                    if name not in self._collections:
+                        raise Refused(404, f"Not found: Collection `{name}` doesn't exist!")
+                    if alias in self._collections:
+                        raise Refused(409, f"Wrong input: Collection `{alias}` already exists!")
+                    self._aliases[alias] = name
+                case {"delete_alias": {"alias_name": alias}}:
+                    self._aliases.pop(alias, None)
+                case _:
+                    raise Refused(400, "no such change")
         return True
 
     def drop(self, name: str) -> None:
@@ -384,7 +423,7 @@ def _handler_for(server: QdrantServer) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(encoded)
 
-        do_GET = do_PUT = do_POST = do_PATCH = _serve
+        do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _serve
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing is printed."""

@@ -50,6 +50,7 @@ CAPABILITIES: Final = Capabilities(
     update_only=True,
     max_integer=10**1000,
     nul_in_text=True,
+    swap="alias",
 )
 
 
@@ -77,7 +78,7 @@ class _Collection:
 
 
 class MemoryStore:
-    """A :class:`~vectide.ports.Store`, searchable and scannable, of the capabilities given.
+    """A :class:`~vectide.ports.Store`, searchable, scannable and swappable, of the capabilities given.
 
     ``conditional_writes`` False makes it apply whatever comes last. Without ``atomic_calls`` every write is
     made by itself, in the order given, and has its own outcome; points are found by their ids only. The
@@ -87,6 +88,7 @@ class MemoryStore:
     def __init__(self, capabilities: Capabilities = CAPABILITIES) -> None:
         self._capabilities = capabilities
         self._collections: dict[str, _Collection] = {}
+        self._aliases: dict[str, str] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -135,7 +137,7 @@ class MemoryStore:
         self, collection: str, vector: Vector, limit: int, deadline: Deadline, filters: Mapping[str, Value]
     ) -> Sequence[Hit]:
         """As :meth:`vectide.ports.Searchable.search`: exact."""
-        held = self._collection(collection)
+        held = self._collection(self._aliases.get(collection, collection))
         _check_vector(vector, held.spec.dimensions)
         scored = [
             (_score(held.spec.metric, one.vector, vector), one.point)
@@ -160,6 +162,24 @@ class MemoryStore:
         page = [replace(one.point, vector=one.vector if vectors else None) for one in after[:limit]]
         return page, page[-1].id if len(after) > limit else None
 
+    def swap(self, alias: str, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Swappable.swap`."""
+        self._collection(collection)
+        if alias in self._collections:
+            raise _refused("name_taken", f"there is a collection {alias!r}: choose another alias")
+        self._aliases[alias] = collection
+
+    def leads_to(self, alias: str, deadline: Deadline) -> str | None:
+        """As :meth:`vectide.ports.Swappable.leads_to`."""
+        return self._aliases.get(alias)
+
+    def drop(self, collection: str, deadline: Deadline) -> None:
+        """As :meth:`vectide.ports.Droppable.drop`."""
+        for alias, target in self._aliases.items():
+            if collection in (alias, target):
+                raise _refused("in_use", f"alias {alias!r} leads to collection {target!r}")
+        self._collections.pop(collection, None)
+
     def of_row(self, collection: str, row: Row) -> Sequence[Stored]:
         """The points of one row, vectors included, by index."""
         held = self._collection(collection).rows.get(row, {})
@@ -178,8 +198,7 @@ class MemoryStore:
     def _collection(self, name: str) -> _Collection:
         found = self._collections.get(name)
         if found is None:
-            detail = f"there is no collection {name!r}"
-            raise AdapterError(Failure(Kind.OPERATOR, "collection_missing", detail))
+            raise _refused("collection_missing", f"there is no collection {name!r}")
         return found
 
     def _apply(self, held: _Collection, write: Write) -> Outcome:
@@ -232,6 +251,10 @@ class MemoryStore:
             del points[id_]
         if not points:
             held.rows.pop(row, None)
+
+
+def _refused(cause: str, detail: str) -> AdapterError:
+    return AdapterError(Failure(Kind.OPERATOR, cause, detail))
 
 
 def _is_older(position: Position, held: Position) -> bool:
