@@ -21,7 +21,8 @@ from vectide.ports import (
     StartupRefused,
     Write,
 )
-from vectide.stores.pinecone import PineconeStore, read_error
+from vectide.stores.pinecone import PineconeStore
+from vectide.stores.pinecone_collections import read_error
 from vectide.testing.pinecone_server import PineconeServer, Refused
 from vectide.testing.points import patch, put, put_chunk, row, stamp, vector
 

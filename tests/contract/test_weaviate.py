@@ -4,8 +4,11 @@ The suite of all stores runs against it at night only: its server has to be buil
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -14,6 +17,8 @@ from tests.answers import answering
 
 from vectide import stores
 from vectide.core.failures import Failure, Kind
+from vectide.core.filters import FilterField, FilterType
+from vectide.core.model import Value
 from vectide.ports import (
     APPLIED,
     MISSING,
@@ -24,11 +29,13 @@ from vectide.ports import (
     Effect,
     Remove,
     StartupRefused,
+    Write,
 )
 from vectide.stores.http_calls import failure_of
 from vectide.stores.weaviate import WeaviateStore
 from vectide.stores.weaviate_errors import failure_of_object, failure_of_query, read_error
-from vectide.stores.weaviate_points import conditions, entries
+from vectide.stores.weaviate_filters import conditions, entries, typed_of
+from vectide.stores.weaviate_points import PROPERTIES
 from vectide.testing.points import mark, patch, put, row, stamp, vector
 from vectide.testing.weaviate_server import WeaviateServer
 
@@ -82,6 +89,8 @@ def error(*words: str) -> bytes:
         (429, error("words"), Kind.THROTTLED, "throttled"),
         (500, error("words"), Kind.TRANSIENT, "server_error"),
         (500, error("words: store is read-only"), Kind.OPERATOR, "read_only"),
+        (500, error("repo.merge: words: object not found"), Kind.TRANSIENT, "object_missing"),
+        (422, error("words: property already in use"), Kind.TRANSIENT, "conflict"),
         (503, error("words"), Kind.TRANSIENT, "server_error"),
     ],
 )
@@ -171,6 +180,69 @@ def test_conditions_meet_at_least_what_equals_the_filters() -> None:
         == '{path:["filters"],operator:ContainsAll,valueText:["color=\\"red\\""]}'
     )
     assert conditions({"nested": {"x": 1}}) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "held"),
+    [
+        (FilterType.TEXT, "red", "red"),
+        (FilterType.TEXT, "r" * 501, None),
+        (FilterType.TEXT, ["red"], None),
+        (FilterType.TEXT, None, None),
+        (FilterType.TIME, "2026-02-28", "2026-02-28"),
+        (FilterType.INTEGER, 7, 7),
+        (FilterType.INTEGER, 7.0, 7),
+        (FilterType.INTEGER, 7.5, None),
+        (FilterType.INTEGER, 2**53 + 1, None),
+        (FilterType.INTEGER, True, None),
+        (FilterType.NUMBER, 7, 7.0),
+        (FilterType.NUMBER, 10**400, None),
+        (FilterType.NUMBER, -1e300, -1e300),
+        (FilterType.NUMBER, True, None),
+        (FilterType.NUMBER, "7", None),
+        (FilterType.BOOLEAN, False, False),
+        (FilterType.BOOLEAN, 0, None),
+    ],
+)
+def test_a_property_has_what_is_of_its_type(kind: FilterType, value: Value, held: Value) -> None:
+    found = typed_of(FilterField("name", kind)).value_of({"name": value})
+    assert (found, type(found)) == (held, type(held))
+
+
+def test_a_filter_asks_the_property_that_every_point_has() -> None:
+    """One that came later says nothing of the points before."""
+    field = FilterField("price", FilterType.NUMBER)
+    entry = '{path:["filters"],operator:ContainsAll,valueText:["price=5"]}'
+    assert conditions({"price": 5}, [typed_of(field)]) == entry
+    typed = [typed_of(field, everywhere=True)]
+    by_number = '{path:["price_number"],operator:Equal,valueNumber:5.0}'
+    assert conditions({"price": 5}, typed) == by_number
+    assert "filters" in conditions({"price": "5"}, typed)
+    both = conditions({"price": 5, "color": "red"}, typed)
+    assert both.startswith("{operator:And,operands:[" + by_number + ',{path:["filters"]')
+    assert "price" not in both.partition("filters")[2]
+
+
+def test_properties_of_names_are_apart_from_each_other_and_from_ours() -> None:
+    """Weaviate does not tell them by the case of their letters."""
+    names = [
+        "price",
+        "Price",
+        "a b",
+        "a.b",
+        "text",
+        "row",
+        "filters",
+        "",
+        "filter_x",
+        "_vectide",
+        "x" * 300,
+        "日",
+    ]
+    paths = [typed_of(FilterField(name, kind)).path for name in names for kind in FilterType]
+    ours = [str(one["name"]) for one in PROPERTIES]
+    assert len({path.lower() for path in paths} | set(ours)) == len(names) * len(FilterType) + len(ours)
+    assert all(re.fullmatch("[a-z][a-z0-9_]{0,229}", path) for path in paths)
 
 
 # --- the real server ------------------------------------------------------------------------------------
@@ -300,3 +372,83 @@ def test_writes_leave_the_vectors_of_others_as_they_are(
     found = api.get(path, params={"include": "vector"}).json()
     assert found["vectors"] == {"ours": [0, 1, 0, 0], "theirs": [0, 0, 0.5]}
     assert weaviate.stamps("several", [row(1)], deadline) == [stamp(3, text="new")]
+
+
+PRICES = CollectionSpec("prices", 4, "s", filters=(FilterField("price", FilterType.NUMBER),))
+
+
+def cheaper_than(api: httpx.Client, collection: str, price: float) -> set[str]:
+    """What somebody with Weaviate's own queries finds."""
+    where = f'{{path:["price_number"],operator:LessThan,valueNumber:{price}}}'
+    answer = api.post("/graphql", json={"query": f"{{Get{{{collection}(where:{where}){{text}}}}}}"}).json()
+    return {one["text"] for one in answer["data"]["Get"][collection]}
+
+
+@pytest.mark.nightly
+def test_ranges_of_a_name_to_filter_by_can_be_asked_for(
+    weaviate: WeaviateStore, api: httpx.Client, deadline: Deadline
+) -> None:
+    weaviate.prepare(PRICES, deadline)
+    prices: list[Value] = [5, 19.9, 20, "much", None]
+    made = [put(row(i), text=str(value), metadata={"price": value}) for i, value in enumerate(prices)]
+    weaviate.write("prices", made, deadline)
+    assert cheaper_than(api, "Prices", 20) == {"5", "19.9"}
+    for key, text, price in ((2, "20", 1), (0, "5", 100)):
+        weaviate.write("prices", [patch(row(key), 1, text=text, metadata={"price": price})], deadline)
+    again = replace(put(row(1), 2, text="free", metadata={"price": "free"}), only_if_present=True)
+    assert weaviate.write("prices", [again], deadline) == [APPLIED]
+    assert cheaper_than(api, "Prices", 20) == {"20"}
+    for value, found in ((1, [row(2)]), ("much", [row(3)]), (None, [row(4)]), (5, [])):
+        hits = weaviate.search("prices", vector(1.0), 9, deadline, {"price": value})
+        assert [hit.row for hit in hits] == found
+
+
+@pytest.mark.nightly
+def test_a_name_that_comes_later_to_filter_by_is_filled_by_what_is_written_from_then_on(
+    weaviate: WeaviateStore, weaviate_server: WeaviateServer, api: httpx.Client, deadline: Deadline
+) -> None:
+    """And searches of ours find the points before as well. Several replicas may start at the same time."""
+    metadata = {"price": 5}
+    before = [put(row(i), text=f"before {i}", metadata=metadata) for i in range(2)]
+    weaviate.write("items", before, deadline)
+    later = replace(PRICES, name="items", space=SPEC.space)
+    with closing(WeaviateStore(weaviate_server.url)) as other, ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda store: store.prepare(later, deadline), (weaviate, other)))
+        weaviate.write("items", [patch(row(1), 2, text="before 1", metadata=metadata)], deadline)
+        other.write("items", [put(row(2), text="after", metadata=metadata)], deadline)
+    assert cheaper_than(api, "Items", 20) == {"before 1", "after"}
+    hits = weaviate.search("items", vector(1.0), 9, deadline, metadata)
+    assert {hit.row for hit in hits} == {row(0), row(1), row(2)}
+
+
+@pytest.mark.nightly
+def test_a_property_of_another_type_is_refused_with_both(
+    weaviate: WeaviateStore, api: httpx.Client, deadline: Deadline
+) -> None:
+    made = {"name": "price_number", "dataType": ["text"]}
+    api.post("/schema/Items/properties", json=made).raise_for_status()
+    with pytest.raises(StartupRefused, match=r"price_number.*text.*number"):
+        weaviate.prepare(replace(PRICES, name="items", space=SPEC.space), deadline)
+
+
+@pytest.mark.nightly
+def test_a_change_that_is_refused_fails_alone(
+    weaviate: WeaviateStore, api: httpx.Client, deadline: Deadline
+) -> None:
+    """Case 100. Somebody made the property into another type."""
+    weaviate.prepare(PRICES, deadline)
+    weaviate.write("prices", [put(row(i), 1) for i in range(3)], deadline)
+    collection = api.get("/schema/Prices").json()
+    api.delete("/schema/Prices").raise_for_status()
+    for made in collection["properties"]:
+        if made["name"] == "price_number":
+            made["dataType"] = ["boolean"]
+            made["indexRangeFilters"] = False
+    api.post("/schema", json=collection).raise_for_status()
+    weaviate.write("prices", [put(row(i), 1) for i in range(3)], deadline)
+    dear = replace(put(row(0), 2, metadata={"price": 5}), only_if_present=True)
+    writes: list[Write] = [dear, patch(row(1), 2, metadata={"price": 5}), patch(row(2), 2)]
+    outcomes = weaviate.write("prices", writes, deadline)
+    assert [one.effect for one in outcomes] == [Effect.FAILED, Effect.FAILED, Effect.APPLIED]
+    assert [one.failure.kind for one in outcomes if one.failure] == [Kind.REFUSED] * 2
+    assert weaviate.stamps("prices", [row(0), row(2)], deadline) == [stamp(1), stamp(2)]

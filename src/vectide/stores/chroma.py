@@ -32,17 +32,18 @@ from vectide.ports import (
 )
 from vectide.stores import chroma_http
 from vectide.stores.chroma_points import check_names, conditions, held_of, metadata_of, replaced
+from vectide.stores.ordered_scans import scan_ranges
 from vectide.stores.pointwise import (
     Changes,
     Held,
     changes_of,
     check_vectors,
+    hit_of,
     ids_to_read,
     matching,
-    scan_ranges,
     stamps_of,
 )
-from vectide.stores.refusals import check_made_for, refusing
+from vectide.stores.refusals import check_made_for, check_metric, found, refusing
 
 #: Records in one call: what its cloud takes.
 _PAGE: Final = 300
@@ -115,20 +116,15 @@ class ChromaStore:
 
     def verify(self, spec: CollectionSpec, deadline: Deadline) -> bool:
         """As :meth:`vectide.ports.Verifiable.verify`."""
-        if spec.metric not in METRICS:
-            raise StartupRefused(f"chroma has no metric {spec.metric!r}: choose {', '.join(METRICS)}")
+        check_metric("chroma", spec, METRICS)
         if not _NAME.fullmatch(spec.name):
             raise StartupRefused(
                 f"a chroma collection cannot be named {spec.name!r}: 3 to 512 letters, digits, dots, hyphens "
                 "and underscores can"
             )
-        with refusing("chroma", spec):
-            try:
-                shape = self._shape(spec.name, deadline, fresh=True)
-            except AdapterError as error:
-                if error.failure.cause == "collection_missing":
-                    return False
-                raise
+        shape = found("chroma", spec, lambda: self._shape(spec.name, deadline, fresh=True))
+        if shape is None:
+            return False
         _check(shape, spec)
         return True
 
@@ -192,7 +188,7 @@ class ChromaStore:
             found = self._on(collection, "get", deadline, {"where": where, "limit": most, "include": include})
             embeddings = found["embeddings"] if vectors else [None] * len(found["ids"])
             columns = zip(found["ids"], found["metadatas"], found["documents"], embeddings, strict=True)
-            held = [held_of(id_, of, text, _vector(numbers)) for id_, of, text, numbers in columns]
+            held = [held_of(id_, of, text, numbers) for id_, of, text, numbers in columns]
             return [one.point for one in held if one is not None]
 
         return scan_ranges(cursor, limit, lambda: self.count(collection, deadline), find)
@@ -283,13 +279,9 @@ def _encoded(vector: Vector) -> str:
     return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
 
 
-def _vector(numbers: Any) -> Vector | None:
-    return None if numbers is None else np.asarray(numbers, dtype=np.float32)
-
-
 def _hit(id_: str, metadata: Any, text: Any, distance: float, metric: str) -> Hit | None:
     held = held_of(id_, metadata, text)
     if held is None:
         return None
     score = -float(np.sqrt(max(0.0, distance))) if metric == "l2" else 1.0 - distance
-    return Hit(held.point.row, held.point.chunk, score, held.point.text, held.point.metadata)
+    return hit_of(held, score)

@@ -8,14 +8,14 @@ The text is the document.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from vectide.core.failures import Failure, Kind
-from vectide.core.model import STAMP_KEY, Row, Value, canonical_json
-from vectide.ports import AdapterError, Capabilities, Stored, Vector
-from vectide.stores.pointwise import Held, order_of, read_stamp
+from vectide.core.model import STAMP_KEY, Value
+from vectide.ports import AdapterError, Capabilities
+from vectide.stores.ordered_scans import order_of
+from vectide.stores.pointwise import Held, flat, held_from, ours_of
 
 _OURS: Final = f"{STAMP_KEY}_"
 
@@ -26,18 +26,7 @@ _RESERVED: Final = ("$", "#", "chroma:", _OURS)
 def metadata_of(held: Held) -> dict[str, Value]:
     """Everything of a point but its vector and its text."""
     point = held.point
-    ours: dict[str, Value] = {
-        "row": point.row.head_id,
-        "order": order_of(point.id),
-        "table": point.row.table,
-        "key": point.row.key,
-        "chunk": point.chunk,
-        "hash": point.text_hash,
-    }
-    if point.stamp is not None:
-        ours["stamp"] = canonical_json(point.stamp.to_payload(point.row))
-    if held.values is not None:
-        ours["values"] = canonical_json(dict(held.values))
+    ours = {"row": point.row.head_id, "order": order_of(point.id), **flat(ours_of(held))}
     return {**point.metadata, **{_OURS + name: value for name, value in ours.items()}}
 
 
@@ -48,17 +37,14 @@ def replaced(new: Mapping[str, Value], held: Held | None) -> dict[str, Value]:
 
 
 def held_of(
-    id_: str, metadata: Mapping[str, Any] | None, text: str | None, vector: Vector | None = None
+    id_: str, metadata: Mapping[str, Any] | None, text: str | None, vector: Any = None
 ) -> Held | None:
     """The point that has this metadata; None when it is not one of ours."""
     if metadata is None or f"{_OURS}row" not in metadata:
         return None
     ours = {name.removeprefix(_OURS): value for name, value in metadata.items() if name.startswith(_OURS)}
-    stamp = read_stamp(json.loads(ours["stamp"])) if "stamp" in ours else None
-    values = json.loads(ours["values"]) if "values" in ours else None
     theirs = {name: value for name, value in metadata.items() if not name.startswith(_OURS)}
-    row = Row(ours["table"], ours["key"])
-    return Held(Stored(id_, row, ours["chunk"], text or None, ours["hash"], theirs, stamp, vector), values)
+    return held_from(id_, ours, text or None, theirs, vector)
 
 
 def check_names(points: Iterable[Held]) -> None:

@@ -42,18 +42,18 @@ from vectide.stores.lancedb_points import (
     schema_of,
     table_of,
 )
+from vectide.stores.ordered_scans import id_from, scan_ranges
 from vectide.stores.pointwise import (
     Changes,
     Held,
     changes_of,
     check_vectors,
-    id_from,
+    hit_of,
     ids_to_read,
     matching,
-    scan_ranges,
     stamps_of,
 )
-from vectide.stores.refusals import check_made_for, refusing
+from vectide.stores.refusals import check_made_for, check_metric, found, refusing
 
 CAPABILITIES: Final = Capabilities(
     kind="lancedb",
@@ -115,20 +115,15 @@ class LanceDbStore:
 
     def verify(self, spec: CollectionSpec, deadline: Deadline) -> bool:
         """As :meth:`vectide.ports.Verifiable.verify`."""
-        if spec.metric not in METRICS:
-            raise StartupRefused(f"lancedb has no metric {spec.metric!r}: choose {', '.join(METRICS)}")
+        check_metric("lancedb", spec, METRICS)
         if not _NAME.fullmatch(spec.name):
             raise StartupRefused(
                 f"a lancedb table cannot be named {spec.name!r}: letters, digits, hyphens, dots and "
                 "underscores can"
             )
-        with refusing("lancedb", spec):
-            try:
-                schema = self._schema(spec.name, fresh=True)
-            except AdapterError as error:
-                if error.failure.cause == "collection_missing":
-                    return False
-                raise
+        schema = found("lancedb", spec, lambda: self._schema(spec.name, fresh=True))
+        if schema is None:
+            return False
         _check(schema, spec)
         return True
 
@@ -302,6 +297,6 @@ def _check(schema: pa.Schema, spec: CollectionSpec) -> None:
 
 
 def _hit(row: Mapping[str, Any], metric: str) -> Hit:
-    point, distance = held_of(row).point, row["_distance"]
+    held, distance = held_of(row), row["_distance"]
     score = -math.sqrt(max(0.0, distance)) if metric == "l2" else 1.0 - distance
-    return Hit(point.row, point.chunk, score, point.text, point.metadata)
+    return hit_of(held, score)

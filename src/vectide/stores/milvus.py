@@ -49,18 +49,18 @@ from vectide.stores.milvus_points import (
     tenant_in,
     whole,
 )
+from vectide.stores.ordered_scans import id_from, scan_ranges
 from vectide.stores.pointwise import (
     Changes,
     Held,
     changes_of,
     check_vectors,
-    id_from,
+    hit_of,
     ids_to_read,
     matching,
-    scan_ranges,
     stamps_of,
 )
-from vectide.stores.refusals import check_made_for, check_same, refusing
+from vectide.stores.refusals import check_made_for, check_metric, check_same, refusing
 
 CAPABILITIES: Final = Capabilities(
     kind="milvus",
@@ -176,8 +176,7 @@ class MilvusStore:
 
     def verify(self, spec: CollectionSpec, deadline: Deadline) -> bool:
         """As :meth:`vectide.ports.Verifiable.verify`."""
-        if spec.metric not in METRICS:
-            raise StartupRefused(f"milvus has no metric {spec.metric!r}: choose {', '.join(METRICS)}")
+        check_metric("milvus", spec, METRICS)
         if not _NAME.fullmatch(spec.name) or spec.name == _REGISTRY:
             raise StartupRefused(
                 f"a milvus collection cannot be named {spec.name!r}: letters, digits and underscores can"
@@ -414,7 +413,6 @@ def _check_texts(changes: Changes) -> None:
 
 
 def _hit(found: Mapping[str, Any], metric: str) -> Hit:
-    point = held_of({"id": found["id"], **found["entity"]}).point
-    distance = found["distance"]
+    held, distance = held_of({"id": found["id"], **found["entity"]}), found["distance"]
     score = -float(np.sqrt(max(0.0, distance))) if metric == "l2" else float(distance)
-    return Hit(point.row, point.chunk, score, point.text, point.metadata)
+    return hit_of(held, score)

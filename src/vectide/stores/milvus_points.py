@@ -10,13 +10,12 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-import numpy as np
 from pymilvus import CollectionSchema, DataType, MilvusClient
 
 from vectide.core.filters import FilterField, FilterType
-from vectide.core.model import STAMP_KEY, Row, Value, short_hash
-from vectide.ports import Stored, Vector
-from vectide.stores.pointwise import Held, read_stamp
+from vectide.core.model import STAMP_KEY, Value, short_hash
+from vectide.ports import Vector
+from vectide.stores.pointwise import Held, held_from, ours_of
 
 #: What :func:`held_of` needs.
 READ: Final = ["id", "text", "metadata", STAMP_KEY]
@@ -90,28 +89,13 @@ def tenant_in(held: Held, tenant: str) -> str:
 
 def patched(held: Held) -> dict[str, Any]:
     """The same without its vector, its text and its tenant: the fields of a patch."""
-    point = held.point
-    ours: dict[str, Value] = {
-        "table": point.row.table,
-        "key": point.row.key,
-        "chunk": point.chunk,
-        "hash": point.text_hash,
-    }
-    if point.stamp is not None:
-        ours["stamp"] = point.stamp.to_payload(point.row)
-    if held.values is not None:
-        ours["values"] = dict(held.values)
-    return {"id": point.id, "metadata": dict(point.metadata), STAMP_KEY: ours}
+    return {"id": held.point.id, "metadata": dict(held.point.metadata), STAMP_KEY: ours_of(held)}
 
 
 def held_of(row: Mapping[str, Any], vector: str | None = None) -> Held:
     """The point that these fields are, with the vector of that name."""
-    ours = row[STAMP_KEY]
     numbers = None if vector is None else row.get(vector)
-    found = None if numbers is None else np.asarray(numbers, dtype=np.float32)
-    of, stamp = Row(ours["table"], ours["key"]), read_stamp(ours.get("stamp"))
-    stored = Stored(row["id"], of, ours["chunk"], row["text"], ours["hash"], row["metadata"], stamp, found)
-    return Held(stored, ours.get("values"))
+    return held_from(row["id"], row[STAMP_KEY], row["text"], row["metadata"], numbers)
 
 
 # --- expressions ----------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from vectide.ports import AdapterError, CollectionSpec, StartupRefused
 from vectide.stores import pgvector_sql as q
 from vectide.stores.pgvector_connections import Link
 from vectide.stores.pgvector_sql import Shape, Statements
+from vectide.stores.refusals import check_metric
 
 #: Filtered search needs iterative scans; before 0.8.4 vacuuming could damage an HNSW index.
 MINIMUM_VERSION: Final = (0, 8, 0)
@@ -94,8 +95,7 @@ def verify_collection(link: Link, schema: str, spec: CollectionSpec, *, indexed:
 def _check_spec(link: Link, schema: str, spec: CollectionSpec, *, indexed: bool) -> str:
     """Refuse what PostgreSQL cannot hold; returns the type of the vectors' column."""
     _check_names(schema, spec)
-    if spec.metric not in q.METRICS:
-        raise StartupRefused(f"pgvector has no metric {spec.metric!r}: choose {', '.join(q.METRICS)}")
+    check_metric("pgvector", spec, q.METRICS)
     column = q.column_for(spec.dimensions, indexed=indexed)
     if column is None:
         limit = q.MAX_INDEXED_HALFVEC if indexed else q.MAX_DIMENSIONS

@@ -10,13 +10,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-import numpy as np
-
 from vectide.core.failures import Failure, Kind
-from vectide.core.model import Row, Value, canonical_json, short_hash
+from vectide.core.model import Value, canonical_json, short_hash
 from vectide.core.values import ValueRefused, check_text
-from vectide.ports import AdapterError, Capabilities, Stored
-from vectide.stores.pointwise import Held, read_stamp
+from vectide.ports import AdapterError, Capabilities
+from vectide.stores.pointwise import Held, flat, held_from, ours_of
 
 OURS: Final = "vectide_"
 
@@ -39,19 +37,9 @@ MAX_FIELDS_BYTES: Final = 40_960
 def fields_of(held: Held) -> dict[str, Any]:
     """Everything of a point but its id and its vector."""
     point = held.point
-    ours: dict[str, Value] = {
-        "row": point.row.head_id,
-        "table": point.row.table,
-        "key": point.row.key,
-        "chunk": point.chunk,
-        "hash": point.text_hash,
-    }
+    ours: dict[str, Value] = {"row": point.row.head_id, **flat(ours_of(held))}
     if point.text is not None:
         ours["text"] = point.text
-    if point.stamp is not None:
-        ours["stamp"] = canonical_json(point.stamp.to_payload(point.row))
-    if held.values is not None:
-        ours["values"] = canonical_json(dict(held.values))
     fields = {**point.metadata, **{OURS + name: value for name, value in ours.items()}}
     return {**fields, DIGEST: short_hash(canonical_json(fields))}
 
@@ -62,12 +50,7 @@ def held_of(id_: str, fields: Mapping[str, Any], vector: Any = None) -> Held | N
         return None
     ours = {name.removeprefix(OURS): value for name, value in fields.items() if name.startswith(OURS)}
     theirs = {name: value for name, value in fields.items() if not name.startswith(_RESERVED)}
-    stamp = read_stamp(json.loads(ours["stamp"])) if "stamp" in ours else None
-    values = json.loads(ours["values"]) if "values" in ours else None
-    numbers = np.asarray(vector, dtype=np.float32) if vector else None
-    row = Row(ours["table"], ours["key"])
-    stored = Stored(id_, row, int(ours["chunk"]), ours.get("text"), ours["hash"], theirs, stamp, numbers)
-    return Held(stored, values)
+    return held_from(id_, ours, ours.get("text"), theirs, vector)
 
 
 def check(points: Iterable[Held], field: str) -> None:

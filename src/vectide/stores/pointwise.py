@@ -7,14 +7,15 @@ never seen, and finds the points of a row by the id of the row's chunk 0. Nothin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any
 
 import numpy as np
 
 from vectide.core.failures import Failure, Kind
-from vectide.core.model import Order, Position, Row, Stamp, Value
+from vectide.core.model import Order, Position, Row, Stamp, Value, canonical_json
 from vectide.core.values import same_value
 from vectide.ports import (
     APPLIED,
@@ -173,6 +174,48 @@ def check_vectors(vectors: Iterable[Vector], dimensions: int) -> None:
             raise AdapterError(Failure(Kind.REFUSED, "data", "a vector that is not finite"))
 
 
+def ours_of(held: Held) -> dict[str, Value]:
+    """What stands beside the text and the metadata of a point, for :func:`held_from`."""
+    point = held.point
+    ours: dict[str, Value] = {
+        "table": point.row.table,
+        "key": point.row.key,
+        "chunk": point.chunk,
+        "hash": point.text_hash,
+    }
+    if point.stamp is not None:
+        ours["stamp"] = point.stamp.to_payload(point.row)
+    if held.values is not None:
+        ours["values"] = dict(held.values)
+    return ours
+
+
+def flat(ours: Mapping[str, Value]) -> dict[str, Value]:
+    """The same for a store that cannot nest: objects are JSON text."""
+    return {
+        name: canonical_json(value) if isinstance(value, Mapping) else value for name, value in ours.items()
+    }
+
+
+def held_from(
+    id_: str, ours: Mapping[str, Any], text: str | None, metadata: Mapping[str, Value], vector: Any = None
+) -> Held:
+    """The point that was written as this. ``vector``: numbers, or none."""
+    stamp, values = (
+        json.loads(part) if isinstance(part, str) else part
+        for part in (ours.get("stamp"), ours.get("values"))
+    )
+    numbers = None if vector is None or len(vector) == 0 else np.asarray(vector, dtype=np.float32)
+    row, chunk = Row(ours["table"], ours["key"]), int(ours["chunk"])
+    return Held(Stored(id_, row, chunk, text, ours["hash"], metadata, read_stamp(stamp), numbers), values)
+
+
+def hit_of(held: Held, score: float) -> Hit:
+    """The point as a search gives it."""
+    point = held.point
+    return Hit(point.row, point.chunk, score, point.text, point.metadata)
+
+
 def read_stamp(payload: Mapping[str, Value] | None) -> Stamp | None:
     """The stamp of this payload. Raises :class:`AdapterError` (operator) when it cannot be read."""
     if payload is None:
@@ -215,50 +258,3 @@ def _matches(hit: Hit, filters: Mapping[str, Value]) -> bool:
     return all(
         name in hit.metadata and same_value(hit.metadata[name], value) for name, value in filters.items()
     )
-
-
-# --- scans of stores that cannot give points in order ---------------------------------------------------
-
-#: Points are put in order by the first 13 hex digits of their id: a number that any store keeps exactly.
-ORDER_BITS: Final = 52
-_END: Final = 1 << ORDER_BITS
-
-
-def order_of(id_: str) -> int:
-    """Where a point stands in the order of ids; ids that share it are too rare to meet."""
-    return int(id_.replace("-", "")[:13], 16)
-
-
-def scan_ranges(
-    cursor: str | None, limit: int, count: Callable[[], int], find: Callable[[int, int, int], list[Stored]]
-) -> tuple[list[Stored], str | None]:
-    """One page in id order of a store that finds points by ranges only.
-
-    ``find(low, high, limit)`` gives at most so many points with an order from ``low`` up to, not including,
-    ``high``. The ids are hashes, so that their number tells how wide a range has to be; one that holds too
-    many is halved. The cursor is where the next page begins, and the width that was right.
-    """
-    if cursor is None:
-        low, width = 0, max(1, _END * limit // (2 * max(1, count())))
-    else:
-        low, width = map(int, cursor.split(":"))
-    while low < _END:
-        found = find(low, min(low + width, _END), limit + 1)
-        if len(found) > limit:
-            if width == 1:
-                raise AdapterError(Failure(Kind.OPERATOR, "scan", "more points of one order than fit a page"))
-            width //= 2
-            continue
-        low += width
-        if len(found) * 4 < limit:
-            width *= 2
-        if found:
-            found.sort(key=lambda point: point.id)
-            return found, f"{low}:{width}" if low < _END else None
-    return [], None
-
-
-def id_from(order: int) -> str:
-    """The text at which ids of this :func:`order_of` and later ones begin."""
-    digits = f"{order:013x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:]}" if order < _END else "g"

@@ -34,7 +34,7 @@ from vectide.ports import (
     Write,
 )
 from vectide.stores.leases import Leases
-from vectide.stores.pointwise import Held, changes_of, check_vectors, ids_to_read, matching, stamps_of
+from vectide.stores.pointwise import Held, changes_of, check_vectors, hit_of, ids_to_read, matching, stamps_of
 from vectide.stores.qdrant_errors import failure_of
 from vectide.stores.qdrant_points import (
     OURS,
@@ -47,7 +47,7 @@ from vectide.stores.qdrant_points import (
     replacements,
     vector_of,
 )
-from vectide.stores.refusals import check_made_for, refusing
+from vectide.stores.refusals import check_made_for, check_metric, found, refusing
 
 CAPABILITIES: Final = Capabilities(
     kind="qdrant",
@@ -158,18 +158,14 @@ class QdrantStore:
 
     def verify(self, spec: CollectionSpec, deadline: Deadline) -> bool:
         """As :meth:`vectide.ports.Verifiable.verify`."""
-        if spec.metric not in METRICS:
-            raise StartupRefused(f"qdrant has no metric {spec.metric!r}: choose {', '.join(METRICS)}")
+        check_metric("qdrant", spec, METRICS)
         if not spec.name or any(sign in spec.name for sign in '<>:"/\\|?*\0') or len(spec.name) > 255:
             raise StartupRefused(f"a qdrant collection cannot be named {spec.name!r}: choose another name")
         self._vectors[spec.name] = spec.vector or self._vector
+        shape = found("qdrant", spec, lambda: self._shape(spec.name, deadline, fresh=True))
+        if shape is None:
+            return False
         with refusing("qdrant", spec):
-            try:
-                shape = self._shape(spec.name, deadline, fresh=True)
-            except AdapterError as error:
-                if error.failure.cause == "collection_missing":
-                    return False
-                raise
             missing_indexes(spec.filters, shape.indexes)
         ours = shape.vector or ""
         check_made_for(spec, shape.dimensions, shape.metric, shape.spaces.get(ours, spec.space))
@@ -377,4 +373,4 @@ def _hit(point: models.ScoredPoint, metric: str) -> Hit | None:
     if held is None:
         return None
     score = -point.score if metric == "l2" else point.score
-    return Hit(held.point.row, held.point.chunk, score, held.point.text, held.point.metadata)
+    return hit_of(held, score)

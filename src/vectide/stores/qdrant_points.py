@@ -12,14 +12,13 @@ import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
 from qdrant_client import models
 
 from vectide.core.failures import Failure, Kind
 from vectide.core.filters import FilterField, FilterType
-from vectide.core.model import STAMP_KEY, TEXT_KEY, Position, Row, Value
-from vectide.ports import AdapterError, Stored, Vector
-from vectide.stores.pointwise import Changes, Held, read_stamp
+from vectide.core.model import STAMP_KEY, TEXT_KEY, Position, Value
+from vectide.ports import AdapterError, Vector
+from vectide.stores.pointwise import Changes, Held, held_from, ours_of
 
 ROW_FIELD: Final = f"{STAMP_KEY}.row"
 
@@ -29,41 +28,26 @@ Payload = dict[str, Any]
 def payload_of(held: Held) -> Payload:
     """Everything of a point but its vector."""
     point = held.point
-    ours: Payload = {
-        "row": point.row.head_id,
-        "table": point.row.table,
-        "key": point.row.key,
-        "chunk": point.chunk,
-        "hash": point.text_hash,
-    }
+    ours: Payload = {"row": point.row.head_id, **ours_of(held)}
     if point.stamp is not None:
         position = point.stamp.position
-        ours["stamp"] = point.stamp.to_payload(point.row)
         ours |= {"log": position.log, "partition": position.partition, "offset": position.offset}
-    if held.values is not None:
-        ours["values"] = dict(held.values)
     text = {} if point.text is None else {TEXT_KEY: point.text}
     return {**point.metadata, **text, STAMP_KEY: ours}
 
 
-def held_of(id_: Any, payload: Payload | None, vector: Vector | None = None) -> Held | None:
+def held_of(id_: Any, payload: Payload | None, vector: Any = None) -> Held | None:
     """The point that has this payload; None when it is not one of ours."""
     ours = (payload or {}).get(STAMP_KEY)
     if payload is None or not isinstance(ours, dict) or "row" not in ours:
         return None
     metadata = {name: value for name, value in payload.items() if name not in (STAMP_KEY, TEXT_KEY)}
-    row = Row(ours["table"], ours["key"])
-    stamp = read_stamp(ours.get("stamp"))
-    text = payload.get(TEXT_KEY)
-    return Held(
-        Stored(str(id_), row, ours["chunk"], text, ours["hash"], metadata, stamp, vector), ours.get("values")
-    )
+    return held_from(str(id_), ours, payload.get(TEXT_KEY), metadata, vector)
 
 
-def vector_of(vectors: Any, name: str | None) -> Vector | None:
-    """The vector of that name (None: the only one) as an array."""
-    found = vectors.get(name) if isinstance(vectors, dict) else vectors
-    return None if found is None else np.asarray(found, dtype=np.float32)
+def vector_of(vectors: Any, name: str | None) -> Any:
+    """The vector of that name (None: the only one)."""
+    return vectors.get(name) if isinstance(vectors, dict) else vectors
 
 
 # --- operations -----------------------------------------------------------------------------------------

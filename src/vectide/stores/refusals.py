@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from vectide.core.failures import Kind
 from vectide.ports import AdapterError, CollectionSpec, StartupRefused
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -22,6 +25,23 @@ def refusing(kind: str, spec: CollectionSpec) -> Iterator[None]:
         if failure.cause in ("collection_missing", "disk_full"):
             raise
         raise StartupRefused(f"the {kind} store refuses collection {spec.name!r}: {failure.detail}") from None
+
+
+def found(kind: str, spec: CollectionSpec, look: Callable[[], T]) -> T | None:
+    """What ``look`` finds of the collection; None when there is no such collection."""
+    with refusing(kind, spec):
+        try:
+            return look()
+        except AdapterError as error:
+            if error.failure.cause == "collection_missing":
+                return None
+            raise
+
+
+def check_metric(kind: str, spec: CollectionSpec, metrics: Iterable[str]) -> None:
+    """Refuse a metric that the store does not have."""
+    if spec.metric not in metrics:
+        raise StartupRefused(f"{kind} has no metric {spec.metric!r}: choose {', '.join(metrics)}")
 
 
 def check_made_for(spec: CollectionSpec, dimensions: int, metric: str, space: str) -> None:

@@ -7,9 +7,8 @@ holds is read before, and a writer that comes late by less than that is not noti
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import Row, Stamp, Value
 from vectide.ports import (
+    APPLIED,
     MISSING,
     AdapterError,
     Capabilities,
@@ -27,8 +27,8 @@ from vectide.ports import (
     Mark,
     Outcome,
     Patch,
+    PatchChunks,
     Put,
-    StartupRefused,
     Stored,
     Vector,
     Write,
@@ -39,23 +39,15 @@ from vectide.stores.pointwise import (
     Held,
     changes_of,
     check_vectors,
+    hit_of,
     ids_to_read,
     matching,
     stamps_of,
 )
-from vectide.stores.refusals import check_made_for, check_same, refusing
+from vectide.stores.weaviate_collections import Collections, Shape, class_of
 from vectide.stores.weaviate_errors import failure_of_object, failure_of_query, read_error
-from vectide.stores.weaviate_points import (
-    PROPERTIES,
-    READ,
-    among,
-    among_query,
-    conditions,
-    held_of,
-    patched,
-    quoted,
-    whole,
-)
+from vectide.stores.weaviate_filters import among, among_query, conditions, quoted
+from vectide.stores.weaviate_points import READ, held_of, patched, whole
 
 CAPABILITIES: Final = Capabilities(
     kind="weaviate",
@@ -63,14 +55,14 @@ CAPABILITIES: Final = Capabilities(
     atomic_calls=False,
     read_your_writes=True,
     conditional_writes=False,
+    update_only=True,
     nested_metadata=True,
     null_metadata=True,
     max_integer=10**1000,  # metadata is JSON text
     nul_in_text=True,
+    filter_indexes=True,
     named_vectors=True,
 )
-
-METRICS: Final = {"cosine": "cosine", "dot": "dot", "l2": "l2-squared"}
 
 #: The most points that one query may give, unless the server is told otherwise.
 _MAX_RESULTS: Final = 10_000
@@ -78,21 +70,11 @@ _MAX_RESULTS: Final = 10_000
 #: Every replica confirms a write, so that a read of any of them sees it.
 _EVERYWHERE: Final = "consistency_level=ALL"
 
-_NAME: Final = re.compile(r"[A-Za-z][_0-9A-Za-z]{0,254}")
-_VECTOR: Final = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,229}")
+#: What the server says of an object that is not there, or not any more.
+_GONE: Final = frozenset({"collection_missing", "object_missing"})
 
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a collection is made for: its description says so. ``vector``: the one of its named vectors that
-    is ours; ``others``: those that are not."""
-
-    name: str
-    dimensions: int
-    metric: str
-    space: str
-    vector: str | None = None
-    others: tuple[str, ...] = ()
+#: Calls for single points that run at the same time.
+_AT_ONCE: Final = 8
 
 
 class WeaviateStore:
@@ -106,7 +88,7 @@ class WeaviateStore:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         base = f"{url.rstrip('/')}/v1"
         self._http = HttpCalls("weaviate", base, headers=headers, ca_file=ca_file, read_error=read_error)
-        self._shapes: dict[str, Shape] = {}
+        self._collections = Collections(self._http)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -114,60 +96,30 @@ class WeaviateStore:
 
     def prepare(self, spec: CollectionSpec, deadline: Deadline) -> None:
         """As :meth:`vectide.ports.Store.prepare`."""
-        if not self.verify(spec, deadline):
-            with refusing("weaviate", spec):
-                self._create(spec, deadline)
-            if not self.verify(spec, deadline):
-                raise StartupRefused("what answers at the URL of the weaviate store is no Weaviate server")
+        self._collections.prepare(spec, deadline)
 
     def verify(self, spec: CollectionSpec, deadline: Deadline) -> bool:
         """As :meth:`vectide.ports.Verifiable.verify`."""
-        if spec.metric not in METRICS:
-            raise StartupRefused(f"weaviate has no metric {spec.metric!r}: choose {', '.join(METRICS)}")
-        if not _NAME.fullmatch(spec.name):
-            raise StartupRefused(
-                f"a weaviate collection cannot be named {spec.name!r}: letters, digits and underscores can"
-            )
-        if spec.vector is not None and not _VECTOR.fullmatch(spec.vector):
-            raise StartupRefused(
-                f"a weaviate vector cannot be named {spec.vector!r}: letters, digits and underscores can"
-            )
-        with refusing("weaviate", spec):
-            try:
-                shape = self._shape(spec.name, deadline, fresh=True)
-            except AdapterError as error:
-                if error.failure.cause == "collection_missing":
-                    return False
-                raise
-        if shape.name != spec.name:
-            raise StartupRefused(
-                f"weaviate begins names with a capital: collection {spec.name!r} would be {shape.name!r}, "
-                "which is there already"
-            )
-        check_made_for(spec, shape.dimensions, shape.metric, shape.space)
-        check_same(spec, "vector", shape.vector, spec.vector)
-        return True
+        return self._collections.verify(spec, deadline)
 
     def write(self, collection: str, writes: Sequence[Write], deadline: Deadline) -> Sequence[Outcome]:
         """As :meth:`vectide.ports.Store.write`: what is there is read first, then the points change. (A write
         to a collection that is gone would make another one: the read notices.)"""
-        shape = self._shape(collection, deadline)
+        shape = self._collections.shape(collection, deadline)
         check_vectors((write.vector for write in writes if isinstance(write, Put)), shape.dimensions)
         held = self._fetch(collection, ids_to_read(writes, puts=True), deadline)
         changes = changes_of(writes, held)
-        failed = self._put(collection, changes, deadline)
-        gone = self._patch(collection, changes, deadline)
+        told = self._put(collection, changes, deadline) | self._change(collection, changes, deadline)
         self._remove(collection, changes, deadline)
         return [
-            _outcome(write, outcome, failed, gone)
-            for write, outcome in zip(writes, changes.outcomes, strict=True)
+            _outcome(write, outcome, told) for write, outcome in zip(writes, changes.outcomes, strict=True)
         ]
 
     def stamps(
         self, collection: str, rows: Sequence[Row], deadline: Deadline, *, values: bool = False
     ) -> Sequence[Stamp | None]:
         """As :meth:`vectide.ports.Store.stamps`."""
-        self._shape(collection, deadline)
+        self._collections.shape(collection, deadline)
         held = self._fetch(collection, list({row.head_id: None for row in rows}), deadline)
         return stamps_of(rows, held, values=values)
 
@@ -175,9 +127,9 @@ class WeaviateStore:
         self, collection: str, vector: Vector, limit: int, deadline: Deadline, filters: Mapping[str, Value]
     ) -> Sequence[Hit]:
         """As :meth:`vectide.ports.Searchable.search`, at most 10,000 candidates."""
-        shape = self._shape(collection, deadline)
+        shape = self._collections.shape(collection, deadline)
         check_vectors([vector], shape.dimensions)
-        wanted = conditions(filters)
+        wanted = conditions(filters, shape.typed)
         target = "" if shape.vector is None else f",targetVectors:[{quoted(shape.vector)}]"
         near = f"nearVector:{{vector:{json.dumps(vector.tolist())}{target}}}"
 
@@ -192,16 +144,16 @@ class WeaviateStore:
         self, collection: str, cursor: str | None, limit: int, deadline: Deadline, *, vectors: bool = False
     ) -> tuple[Sequence[Stored], str | None]:
         """As :meth:`vectide.ports.Scannable.scan`. The cursor is the last id."""
-        shape = self._shape(collection, deadline)
-        path = f"objects?class={_class(collection)}&limit={min(limit, _MAX_RESULTS)}&after={cursor or ''}"
+        shape = self._collections.shape(collection, deadline)
+        path = f"objects?class={class_of(collection)}&limit={min(limit, _MAX_RESULTS)}&after={cursor or ''}"
         found = self._http.call("GET", path + ("&include=vector" if vectors else ""), deadline)["objects"]
-        page = [held_of(one["id"], one["properties"], _vector_of(one, shape)).point for one in found]
+        page = [held_of(one["id"], one["properties"], shape.vector_of(one)).point for one in found]
         return page, page[-1].id if len(page) == min(limit, _MAX_RESULTS) else None
 
     def count(self, collection: str, deadline: Deadline) -> int:
         """The number of points in the collection."""
-        self._shape(collection, deadline)
-        name = _class(collection)
+        self._collections.shape(collection, deadline)
+        name = class_of(collection)
         found = self._query(f"{{Aggregate{{{name}{{meta{{count}}}}}}}}", deadline)
         return int(found["Aggregate"][name][0]["meta"]["count"])
 
@@ -211,44 +163,6 @@ class WeaviateStore:
 
     # --- calls ---
 
-    def _create(self, spec: CollectionSpec, deadline: Deadline) -> None:
-        made_for = {
-            "name": spec.name,
-            "dimensions": spec.dimensions,
-            "metric": spec.metric,
-            "space": spec.space,
-            **({} if spec.vector is None else {"vector": spec.vector}),
-        }
-        index = {"vectorIndexType": "hnsw", "vectorIndexConfig": {"distance": METRICS[spec.metric]}}
-        vectors: dict[str, Any] = {"vectorizer": "none", **index}
-        if spec.vector is not None:
-            vectors = {"vectorConfig": {spec.vector: {"vectorizer": {"none": {}}, **index}}}
-        body = {
-            "class": _class(spec.name),
-            "description": json.dumps({"vectide": made_for}),
-            "properties": list(PROPERTIES),
-            **vectors,
-        }
-        try:
-            self._http.call("POST", "schema", deadline, body)
-        except AdapterError as error:
-            if error.failure.cause != "conflict":  # another replica makes it
-                raise
-
-    def _shape(self, collection: str, deadline: Deadline, *, fresh: bool = False) -> Shape:
-        shape = None if fresh else self._shapes.get(collection)
-        if shape is None:
-            found = self._http.call("GET", f"schema/{_class(collection)}", deadline)
-            try:
-                made_for = json.loads(found["description"])["vectide"]
-                others = sorted((found.get("vectorConfig") or {}).keys() - {made_for.get("vector")})
-                shape = Shape(**made_for, others=tuple(others))
-            except (ValueError, LookupError, TypeError):
-                detail = f"collection {collection!r} is not one of this service: choose another name"
-                raise AdapterError(Failure(Kind.OPERATOR, "not_ours", detail)) from None
-            self._shapes[collection] = shape
-        return shape
-
     def _query(self, query: str, deadline: Deadline) -> Any:
         answer = self._http.call("POST", "graphql", deadline, {"query": query})
         if answer.get("errors"):
@@ -256,7 +170,7 @@ class WeaviateStore:
         return answer["data"]
 
     def _get(self, collection: str, which: str, fields: str, deadline: Deadline) -> list[dict[str, Any]]:
-        name = _class(collection)
+        name = class_of(collection)
         found: list[dict[str, Any]] = self._query(f"{{Get{{{name}({which}){{{fields}}}}}}}", deadline)["Get"][
             name
         ]
@@ -269,26 +183,23 @@ class WeaviateStore:
         found = self._get(collection, which, f"{READ} _additional{{id}}", deadline)
         return {one["_additional"]["id"]: held_of(one["_additional"]["id"], one) for one in found}
 
-    def _put(self, collection: str, changes: Changes, deadline: Deadline) -> dict[str, Failure]:
-        """Write the whole points; which of them failed, by id."""
-        if not changes.puts:
+    def _put(self, collection: str, changes: Changes, deadline: Deadline) -> dict[str, Outcome]:
+        """Write whole points; what became of those that failed, by id."""
+        puts = [one for one in changes.puts if one[0].point.id not in changes.updates]
+        if not puts:
             return {}
-        shape = self._shape(collection, deadline)
-        others = self._others(collection, [held.point.id for held, _ in changes.puts], shape, deadline)
+        shape = self._collections.shape(collection, deadline)
+        ids = [held.point.id for held, _ in puts]
+        others = self._others(collection, ids, shape, deadline)
         made = [
-            {
-                "class": _class(collection),
-                "id": held.point.id,
-                "properties": whole(held),
-                **_vectors(vector, shape, others.get(held.point.id, {})),
-            }
-            for held, vector in changes.puts
+            _object(collection, held, whole(held, shape.typed))
+            | shape.vectors(vector, others.get(held.point.id, {}))
+            for held, vector in puts
         ]
         answered = self._http.call("POST", f"batch/objects?{_EVERYWHERE}", deadline, {"objects": made})
-        failures = ((one["id"], failure_of_object(one)) for one in answered)
-        failed = {id_: failure for id_, failure in failures if failure is not None}
-        missing = {held.point.id for held, _ in changes.puts} - {one["id"] for one in answered}
-        return failed | dict.fromkeys(missing, Failure(Kind.TRANSIENT, "answer", "an object without answer"))
+        unknown = dict.fromkeys(ids, Failure(Kind.TRANSIENT, "answer", "an object without answer"))
+        failures = unknown | {one["id"]: failure_of_object(one) for one in answered}
+        return {id_: Outcome(Effect.FAILED, why) for id_, why in failures.items() if why is not None}
 
     def _others(
         self, collection: str, ids: Sequence[str], shape: Shape, deadline: Deadline
@@ -303,19 +214,32 @@ class WeaviateStore:
             one["id"]: {name: vector for name, vector in one["vectors"].items() if vector} for one in found
         }
 
-    def _patch(self, collection: str, changes: Changes, deadline: Deadline) -> set[str]:
-        """Change points, one call for each; which of them are gone."""
-        gone = set()
-        for held in changes.patches:
-            id_, name = held.point.id, _class(collection)
-            body = {"class": name, "id": id_, "properties": patched(held)}
+    def _change(self, collection: str, changes: Changes, deadline: Deadline) -> dict[str, Outcome]:
+        """Change points that are there, a call for each; what became of those that failed or had gone, by
+        id. The server looks for the point while it is locked, and keeps the vectors that are not sent."""
+        shape = self._collections.shape(collection, deadline)
+        bodies = [_object(collection, held, patched(held, shape.typed)) for held in changes.patches]
+        bodies += [
+            _object(collection, held, whole(held, shape.typed)) | shape.vectors(vector)
+            for held, vector in changes.puts
+            if held.point.id in changes.updates
+        ]
+
+        def change(body: Mapping[str, Any]) -> Outcome:
+            path = f"objects/{body['class']}/{body['id']}?{_EVERYWHERE}"
             try:
-                self._http.call("PATCH", f"objects/{name}/{id_}?{_EVERYWHERE}", deadline, body)
+                self._http.call("PATCH", path, deadline, body)
             except AdapterError as error:
-                if error.failure.cause != "collection_missing":
-                    raise
-                gone.add(id_)
-        return gone
+                if error.failure.cause in _GONE:
+                    return MISSING
+                if error.failure.kind is Kind.REFUSED:
+                    return Outcome(Effect.FAILED, error.failure)
+                raise
+            return APPLIED
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:  # which has no threads before it needs them
+            outcomes = zip(bodies, pool.map(change, bodies), strict=True)
+            return {body["id"]: outcome for body, outcome in outcomes if outcome is not APPLIED}
 
     def _remove(self, collection: str, changes: Changes, deadline: Deadline) -> None:
         stays = {row_id: stay for row_id, stay, _ in changes.removals}
@@ -333,7 +257,7 @@ class WeaviateStore:
 
     def _delete(self, collection: str, where: Mapping[str, Any], deadline: Deadline) -> None:
         """All that match; one call takes away no more than a query may give."""
-        body = {"match": {"class": _class(collection), "where": where}}
+        body = {"match": {"class": class_of(collection), "where": where}}
         while True:
             done = self._http.call("DELETE", f"batch/objects?{_EVERYWHERE}", deadline, body)["results"]
             for one in done["objects"] or ():
@@ -347,40 +271,26 @@ class WeaviateStore:
 create = WeaviateStore
 
 
-def _class(collection: str) -> str:
-    """The name as the server has it."""
-    return collection[:1].upper() + collection[1:]
+def _object(collection: str, held: Held, properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"class": class_of(collection), "id": held.point.id, "properties": properties}
 
 
-def _vectors(vector: Vector, shape: Shape, others: Mapping[str, Any]) -> dict[str, Any]:
-    """The vectors of an object that is written whole."""
-    if shape.vector is None and not others:
-        return {"vector": vector.tolist()}
-    if shape.vector is None:
-        return {"vector": vector.tolist(), "vectors": dict(others)}
-    return {"vectors": {**others, shape.vector: vector.tolist()}}
-
-
-def _vector_of(found: Mapping[str, Any], shape: Shape) -> Any:
-    """Our vector among those of an object."""
-    if shape.vector is None:
-        return found.get("vector")
-    return (found.get("vectors") or {}).get(shape.vector)
-
-
-def _outcome(write: Write, outcome: Outcome, failed: Mapping[str, Failure], gone: set[str]) -> Outcome:
+def _outcome(write: Write, outcome: Outcome, told: Mapping[str, Outcome]) -> Outcome:
+    """``told``: of points that were not written. A later chunk that has gone is passed over."""
     match write:
-        case Put(point) if point.id in failed:
-            return Outcome(Effect.FAILED, failed[point.id])
-        case Patch(row) | Mark(row) if row.head_id in gone:
-            return MISSING
+        case Put(point):
+            return told.get(point.id, outcome)
+        case Patch(row) | Mark(row):
+            return told.get(row.head_id, outcome)
+        case PatchChunks(_, _, chunks):
+            failed = (told[id_] for id_, _ in chunks if id_ in told)
+            return next((one for one in failed if one.effect is Effect.FAILED), outcome)
         case _:
             return outcome
 
 
 def _hit(found: Mapping[str, Any], metric: str) -> Hit:
-    point = held_of(found["_additional"]["id"], found).point
-    distance = found["_additional"]["distance"]
+    held, distance = held_of(found["_additional"]["id"], found), found["_additional"]["distance"]
     match metric:
         case "l2":
             score = -float(np.sqrt(max(0.0, distance)))
@@ -388,4 +298,4 @@ def _hit(found: Mapping[str, Any], metric: str) -> Hit:
             score = -distance
         case _:
             score = 1.0 - distance
-    return Hit(point.row, point.chunk, score, point.text, point.metadata)
+    return hit_of(held, score)

@@ -16,6 +16,8 @@ _WORDS: Final[tuple[tuple[str, Kind, str], ...]] = (
     ("could not find class", Kind.OPERATOR, "collection_missing"),
     ("failed to get class", Kind.OPERATOR, "collection_missing"),
     ("already exists", Kind.TRANSIENT, "conflict"),
+    ("already in use", Kind.TRANSIENT, "conflict"),
+    ("object not found", Kind.TRANSIENT, "object_missing"),
     ("read-only", Kind.OPERATOR, "read_only"),
     ("vector lengths don't match", Kind.REFUSED, "data"),
     ("invalid", Kind.REFUSED, "data"),
