@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from pinecone import Pinecone
@@ -151,6 +152,40 @@ def test_a_write_that_is_not_seen_in_time_does_not_count(
     assert len(server.records("items")) == 1
     server.blind = False
     assert pinecone.write("items", [put(row(1), 1)], deadline) == [APPLIED]
+
+
+def test_what_nobody_sees_yet_is_removed_all_the_same(
+    server: PineconeServer, pinecone: PineconeStore, deadline: Deadline, deadline_in: In
+) -> None:
+    """Invariant 3. Whoever wrote it has gone before it could be seen."""
+    server.blind = True
+    assert failure(lambda: pinecone.write("items", [put(row(1), 1)], deadline_in(0.5))).cause == "not_visible"
+    assert pinecone.write("items", [Remove(row(1), (row(1).head_id,))], deadline) == [APPLIED]
+    server.blind = False
+    assert server.records("items") == {}
+
+
+def test_a_change_of_a_document_that_goes_meanwhile_makes_none_and_is_not_waited_for(
+    deadline: Deadline,
+) -> None:
+    """Invariant 3. An index for vectors cannot promise that, and says so."""
+    with PineconeServer() as server, closing(PineconeStore(server.api_key, url=server.url)) as store:
+        store.prepare(SPEC, deadline)
+        store.write("items", [put(row(i), 1, metadata={"old": 1}) for i in range(4)], deadline)
+        again = replace(put(row(0), 2, text="new", at=vector(0, 1.0)), only_if_present=True)
+        late: list[Write] = [replace(put(row(2), 2), only_if_present=True), patch(row(3), 2)]
+        server.losing = [("items", row(i).head_id) for i in (2, 3)]
+        outcomes = store.write("items", [again, patch(row(1), 2), *late], deadline)
+        assert outcomes == [APPLIED, APPLIED, MISSING, MISSING]
+        page, _ = store.scan("items", None, 10, deadline)
+        assert {point.row: (point.text, point.metadata) for point in page} == {
+            row(0): ("new", {}),
+            row(1): ("text", {}),
+        }
+        assert store.capabilities.update_only
+        server.make("vectors", 4)
+        store.prepare(replace(SPEC, name="vectors"), deadline)
+        assert not store.capabilities.update_only
 
 
 # --- limits ---------------------------------------------------------------------------------------------
@@ -309,13 +344,17 @@ def test_pinecones_own_client_reads_an_index_for_documents(deadline: Deadline) -
             listed = documents.list(namespace="__default__", limit=2)
             assert [one.id for one in listed] == sorted(row(i).head_id for i in range(3))
             patch = {"_id": row(1).head_id, "n": 9, "_remove_fields": ["vectide_text"]}
-            documents.update(namespace="__default__", documents=[patch])
+            new = {"_id": row(0).head_id, "vector": [0.0, 0.0, 1.0, 0.0]}
+            nobody = {"_id": "nobody", "vector": [0.0, 0.0, 1.0, 0.0]}
+            documents.update(namespace="__default__", documents=[patch, new, nobody])
             documents.delete(namespace="__default__", ids=[row(2).head_id])
-        page, _ = store.scan("items", None, 10, deadline)
+        page, _ = store.scan("items", None, 10, deadline, vectors=True)
         assert {point.row: (point.text, point.metadata) for point in page} == {
             row(0): ("words", {"n": 0}),
             row(1): (None, {"n": 9}),
         }
+        vectors = {point.row: None if point.vector is None else point.vector.tolist() for point in page}
+        assert vectors == {row(0): [0, 0, 1, 0], row(1): [1, 1, 0, 0]}
 
 
 def test_pinecones_own_client_reads_an_index_for_vectors(deadline: Deadline) -> None:

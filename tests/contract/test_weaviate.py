@@ -29,6 +29,7 @@ from vectide.ports import (
     Effect,
     Remove,
     StartupRefused,
+    Trim,
     Write,
 )
 from vectide.stores.http_calls import failure_of
@@ -36,7 +37,7 @@ from vectide.stores.weaviate import WeaviateStore
 from vectide.stores.weaviate_errors import failure_of_object, failure_of_query, read_error
 from vectide.stores.weaviate_filters import conditions, entries, typed_of
 from vectide.stores.weaviate_points import PROPERTIES
-from vectide.testing.points import mark, patch, put, row, stamp, vector
+from vectide.testing.points import mark, patch, put, put_chunk, row, stamp, vector
 from vectide.testing.weaviate_server import WeaviateServer
 
 SPEC = CollectionSpec("items", 4, "test/model/4")
@@ -340,10 +341,15 @@ def test_more_removals_than_a_call_takes_are_made(
     with WeaviateServer(weaviate_program) as server, closing(WeaviateStore(server.url)) as store:
         store.prepare(SPEC, deadline)
         rows = [row(i) for i in range(90)]
-        for chunk in range(3):
-            store.write("items", [put(one) for one in rows] if not chunk else [], deadline)
+        store.write("items", [put(one) for one in rows], deadline)
+        for chunk in (1, 2):
+            store.write("items", [put_chunk(one, chunk, text=f"{chunk}") for one in rows], deadline)
+        trims = [Trim(one, (), (put_chunk(one, 1, text="1").point.id,)) for one in rows]
+        assert store.write("items", trims, deadline) == [APPLIED] * 90
+        assert store.count("items", deadline) == 180
         store.write("items", [Remove(one, ()) for one in rows[:80]], deadline)
-        assert store.count("items", deadline) == 10
+        page, _ = store.scan("items", None, 100, deadline)
+        assert {(one.row, one.chunk) for one in page} == {(one, i) for one in rows[80:] for i in (0, 1)}
 
 
 @pytest.mark.nightly

@@ -8,7 +8,8 @@ comes late is not noticed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import Row, Stamp, Value
 from vectide.ports import (
+    MISSING,
     AdapterError,
     Capabilities,
     CollectionSpec,
@@ -49,6 +51,7 @@ CAPABILITIES: Final = Capabilities(
     atomic_calls=False,
     read_your_writes=True,
     conditional_writes=False,
+    update_only=True,
     nested_metadata=False,
     null_metadata=False,
     uniform_lists=True,
@@ -77,7 +80,8 @@ class PineconeStore:
 
     @property
     def capabilities(self) -> Capabilities:
-        return CAPABILITIES
+        """Not all of them once an index for vectors is among the collections."""
+        return CAPABILITIES if self._collections.updates_only else replace(CAPABILITIES, update_only=False)
 
     def prepare(self, spec: CollectionSpec, deadline: Deadline) -> None:
         """As :meth:`vectide.ports.Store.prepare`. An index that is there and has no mark gets one."""
@@ -94,15 +98,17 @@ class PineconeStore:
         index = shape.index
         old = {one.id: one for one in index.fetch(ids_to_read(writes, puts=False), deadline)}
         changes = changes_of(writes, dict(_held(old.values())))
-        whole = [held for held, _ in changes.puts]
-        check([*whole, *changes.patches], index.field)
-        index.put(changes.puts, deadline)
-        index.patch(changes.patches, old, deadline)
-        removed = self._remove(index, writes, changes, deadline)
-        digests: dict[str, str | None] = dict.fromkeys(removed)
-        digests |= {held.point.id: fields_of(held)[DIGEST] for held in [*changes.patches, *whole]}
-        self._see(index, digests, deadline)
-        return changes.outcomes
+        written = [*changes.patches, *(held for held, _ in changes.puts)]
+        check(written, index.field)
+        known = [one for one in changes.puts if one[0].point.id in changes.updates]
+        patches = [*((held, None) for held in changes.patches), *known]
+        index.put([one for one in changes.puts if one[0].point.id not in changes.updates], deadline)
+        index.patch(patches, old, deadline)
+        digests: dict[str, str | None] = dict.fromkeys(self._remove(index, writes, changes, deadline))
+        digests |= {held.point.id: fields_of(held)[DIGEST] for held in written}
+        may_go = {held.point.id for held, _ in patches} if index.updates_only else set[str]()
+        gone = self._see(index, digests, may_go, deadline)
+        return changes.outcomes_of(writes, dict.fromkeys(gone, MISSING))
 
     def stamps(
         self, collection: str, rows: Sequence[Row], deadline: Deadline, *, values: bool = False
@@ -156,17 +162,22 @@ class PineconeStore:
 
     # --- calls ---
 
-    def _see(self, index: Index, digests: Mapping[str, str | None], deadline: Deadline) -> None:
-        """Wait until look-ups show these points with these digests (None: do not show them)."""
-        unseen = dict(digests)
+    def _see(
+        self, index: Index, digests: Mapping[str, str | None], may_go: Container[str], deadline: Deadline
+    ) -> set[str]:
+        """Wait until look-ups show these points with these digests (None: do not show them). Those that may
+        go, and are not shown any more, have gone before they were changed: their ids."""
+        unseen, gone = dict(digests), set[str]()
         pause_s, most_s = _LOOK_AGAIN_S
         while True:
             shown = {
                 one.id: one.fields.get(DIGEST) for one in index.fetch(list(unseen), deadline, brief=True)
             }
             unseen = {id_: digest for id_, digest in unseen.items() if shown.get(id_) != digest}
+            gone |= {id_ for id_ in unseen if id_ in may_go and id_ not in shown}
+            unseen = {id_: digest for id_, digest in unseen.items() if id_ not in gone}
             if not unseen:
-                return
+                return gone
             if deadline.remaining_s() <= pause_s:
                 detail = f"{len(unseen)} of {len(digests)} points that were written cannot be seen yet"
                 raise AdapterError(Failure(Kind.TRANSIENT, "not_visible", detail))
@@ -176,7 +187,7 @@ class PineconeStore:
     def _remove(
         self, index: Index, writes: Sequence[Write], changes: Changes, deadline: Deadline
     ) -> list[str]:
-        """Remove what is named and what is found; the ids."""
+        """Remove what is named, seen or not, and what is found; the ids."""
         stays = {row_id: stay for row_id, stay, _ in changes.removals}
         if not stays:
             return []
@@ -187,8 +198,9 @@ class PineconeStore:
             if isinstance(write, Remove | Trim) and write.row.head_id in stays
             for id_ in (*write.ids, *([write.row.head_id] if isinstance(write, Remove) else ()))
         }
-        unknown = [id_ for id_ in named if id_ not in found]
-        found |= {one.id: one.fields.get(ROW) for one in index.fetch(unknown, deadline, brief=True)}
+        unseen = {id_: row_id for id_, row_id in named.items() if id_ not in found}
+        others = index.fetch(list(unseen), deadline, brief=True)
+        found |= unseen | {one.id: one.fields.get(ROW) for one in others}
         gone = [id_ for id_, row_id in found.items() if row_id in stays and id_ not in stays[row_id]]
         index.delete(gone, deadline)
         return gone

@@ -58,6 +58,8 @@ class Collections:
         self._shapes: dict[str, Shape] = {}
         self._data: dict[str, HttpCalls] = {}  # by host
         self._opening = threading.Lock()
+        #: All that were looked at keep what was deleted from coming back.
+        self.updates_only = True
 
     def shape(self, collection: str, deadline: Deadline, *, fresh: bool = False) -> Shape:
         """That of this collection, as it was found last, or as it is now."""
@@ -158,6 +160,7 @@ class Collections:
         [(field, made)] = vectors.items()
         http = self._calls_to(described["host"])
         index: Index = VectorIndex(http) if field == _OF_VECTORS else DocumentIndex(http, field)
+        self.updates_only &= index.updates_only
         metric = next((ours for ours, theirs in METRICS.items() if theirs == made["metric"]), made["metric"])
         return Shape(index, made["dimension"], metric, (described.get("tags") or {}).get(_SPACE))
 

@@ -39,10 +39,16 @@ class Record:
     score: float = 0.0
 
 
+#: Points and their new vectors; None: it stays.
+Patches = Sequence[tuple[Held, Vector | None]]
+
+
 class Index(Protocol):
-    """One index. ``field``: which of the fields is the vector; empty where it is none of them."""
+    """One index. ``field``: which of the fields is the vector; empty where it is none of them.
+    ``updates_only``: a change of what is not there any more makes nothing."""
 
     field: str
+    updates_only: bool
 
     def fetch(self, ids: Sequence[str], deadline: Deadline, *, brief: bool = False) -> Iterator[Record]:
         """What is there of these. ``brief``: at least the fields :data:`BRIEF`, and no vector needed."""
@@ -56,8 +62,8 @@ class Index(Protocol):
         """Write whole points."""
         ...
 
-    def patch(self, points: Sequence[Held], old: Mapping[str, Record], deadline: Deadline) -> None:
-        """Change all of points but their vectors; ``old``: as they were, by id."""
+    def patch(self, points: Patches, old: Mapping[str, Record], deadline: Deadline) -> None:
+        """Change points that are there; ``old``: as they were, by id."""
         ...
 
     def delete(self, ids: Sequence[str], deadline: Deadline) -> None:
@@ -83,6 +89,7 @@ class VectorIndex:
     """An :class:`Index` for vectors with metadata."""
 
     field = ""
+    updates_only = False
 
     def __init__(self, http: HttpCalls) -> None:
         self._http = http
@@ -104,9 +111,10 @@ class VectorIndex:
         """As :meth:`Index.put`."""
         self._upsert([(held, vector.tolist()) for held, vector in points], deadline)
 
-    def patch(self, points: Sequence[Held], old: Mapping[str, Record], deadline: Deadline) -> None:
-        """As :meth:`Index.patch`."""
-        self._upsert([(held, old[held.point.id].vector or ()) for held in points], deadline)
+    def patch(self, points: Patches, old: Mapping[str, Record], deadline: Deadline) -> None:
+        """As :meth:`Index.patch`; what is gone is made anew."""
+        vectors = (old[held.point.id].vector or () if new is None else new.tolist() for held, new in points)
+        self._upsert([(held, numbers) for (held, _), numbers in zip(points, vectors, strict=True)], deadline)
 
     def delete(self, ids: Sequence[str], deadline: Deadline) -> None:
         """As :meth:`Index.delete`."""
@@ -147,6 +155,8 @@ class VectorIndex:
 class DocumentIndex:
     """An :class:`Index` for documents."""
 
+    updates_only = True
+
     def __init__(self, http: HttpCalls, field: str) -> None:
         self._http = http
         self.field = field
@@ -173,12 +183,13 @@ class DocumentIndex:
         for part in _by_size(documents):
             self._post("upsert", deadline, {"documents": part})
 
-    def patch(self, points: Sequence[Held], old: Mapping[str, Record], deadline: Deadline) -> None:
+    def patch(self, points: Patches, old: Mapping[str, Record], deadline: Deadline) -> None:
         """As :meth:`Index.patch`. What is not there any more is passed over."""
         patches = []
-        for held in points:
+        for held, vector in points:
             fields = fields_of(held)
             gone = sorted(old[held.point.id].fields.keys() - fields.keys())
+            fields |= {} if vector is None else {self.field: vector.tolist()}
             patches.append({"_id": held.point.id, **fields} | ({"_remove_fields": gone} if gone else {}))
         for part in _by_size(patches):
             self._post("update", deadline, {"documents": part})

@@ -22,6 +22,7 @@ from vectide.ports import (
     MISSING,
     SUPERSEDED,
     AdapterError,
+    Effect,
     Hit,
     Mark,
     Outcome,
@@ -66,14 +67,33 @@ class Changes:
             if id_ not in there:
                 self.outcomes[i] = MISSING
 
+    def outcomes_of(self, writes: Sequence[Write], told: Mapping[str, Outcome]) -> list[Outcome]:
+        """The outcomes, where points with these ids were told otherwise. A later chunk that has gone is
+        passed over."""
+        return [_told(write, outcome, told) for write, outcome in zip(writes, self.outcomes, strict=True)]
+
+
+def _told(write: Write, outcome: Outcome, told: Mapping[str, Outcome]) -> Outcome:
+    match write:
+        case Put(point):
+            return told.get(point.id, outcome)
+        case Patch(row) | Mark(row):
+            return told.get(row.head_id, outcome)
+        case PatchChunks(_, _, chunks):
+            failed = (told[id_] for id_, _ in chunks if id_ in told)
+            return next((one for one in failed if one.effect is Effect.FAILED), outcome)
+        case _:
+            return outcome
+
 
 def ids_to_read(writes: Iterable[Write], *, puts: bool) -> list[str]:
-    """The points that :func:`changes_of` needs to know. ``puts``: those that will be written whole, too."""
+    """The points that :func:`changes_of` needs to know. ``puts``: all those that will be written whole, too,
+    not only those that are for a row that is there."""
     wanted: dict[str, None] = {}
     for write in writes:
         match write:
-            case Put(point, _, keep):
-                wanted |= dict.fromkeys([point.id] if puts else [])
+            case Put(point, _, keep, only_if_present):
+                wanted |= dict.fromkeys([point.id] if puts or only_if_present else [])
                 wanted |= dict.fromkeys([point.row.head_id] if keep else [])
             case Patch(row) | Mark(row) | Remove(row, _, Position()):
                 wanted[row.head_id] = None

@@ -24,10 +24,7 @@ from vectide.ports import (
     Deadline,
     Effect,
     Hit,
-    Mark,
     Outcome,
-    Patch,
-    PatchChunks,
     Put,
     Stored,
     Vector,
@@ -115,9 +112,7 @@ class WeaviateStore:
         changes = changes_of(writes, held)
         told = self._put(collection, changes, deadline) | self._change(collection, changes, deadline)
         self._remove(collection, changes, deadline)
-        return [
-            _outcome(write, outcome, told) for write, outcome in zip(writes, changes.outcomes, strict=True)
-        ]
+        return changes.outcomes_of(writes, told)
 
     def stamps(
         self, collection: str, rows: Sequence[Row], deadline: Deadline, *, values: bool = False
@@ -261,21 +256,14 @@ class WeaviateStore:
             return {body["id"]: outcome for body, outcome in outcomes if outcome is not APPLIED}
 
     def _remove(self, collection: str, changes: Changes, deadline: Deadline) -> None:
+        """All points of the rows but those that stay; one call takes away no more than a query may give."""
         stays = {row_id: stay for row_id, stay, _ in changes.removals}
-        whole_rows = [row_id for row_id, stay in stays.items() if not stay]
-        if whole_rows:
-            self._delete(collection, among("row_id", whole_rows), deadline)
-        trimmed = [row_id for row_id, stay in stays.items() if stay]
-        if trimmed:
-            kept = {id_ for row_id in trimmed for id_ in stays[row_id]}
-            which = f"where:{among_query('row_id', trimmed)},limit:{_MAX_RESULTS}"
-            found = self._get(collection, which, "_additional{id}", deadline)
-            surplus = sorted({one["_additional"]["id"] for one in found} - kept)
-            if surplus:
-                self._delete(collection, among("id", surplus), deadline)
-
-    def _delete(self, collection: str, where: Mapping[str, Any], deadline: Deadline) -> None:
-        """All that match; one call takes away no more than a query may give."""
+        if not stays:
+            return
+        where = among("row_id", stays)
+        kept = [id_ for stay in stays.values() for id_ in stay]
+        if kept:
+            where = {"operator": "And", "operands": [where, among("id", kept, "ContainsNone")]}
         body = {"match": {"class": class_of(collection), "where": where}}
         while True:
             done = self._http.call("DELETE", f"batch/objects?{_EVERYWHERE}", deadline, body)["results"]
@@ -292,20 +280,6 @@ create = WeaviateStore
 
 def _object(collection: str, held: Held, properties: Mapping[str, Any]) -> dict[str, Any]:
     return {"class": class_of(collection), "id": held.point.id, "properties": properties}
-
-
-def _outcome(write: Write, outcome: Outcome, told: Mapping[str, Outcome]) -> Outcome:
-    """``told``: of points that were not written. A later chunk that has gone is passed over."""
-    match write:
-        case Put(point):
-            return told.get(point.id, outcome)
-        case Patch(row) | Mark(row):
-            return told.get(row.head_id, outcome)
-        case PatchChunks(_, _, chunks):
-            failed = (told[id_] for id_, _ in chunks if id_ in told)
-            return next((one for one in failed if one.effect is Effect.FAILED), outcome)
-        case _:
-            return outcome
 
 
 def _hit(found: Mapping[str, Any], metric: str) -> Hit:

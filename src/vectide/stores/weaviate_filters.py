@@ -137,9 +137,9 @@ def conditions(filters: Mapping[str, Value], typed: Iterable[Typed] = ()) -> str
     return f"{{operator:And,operands:[{','.join(clauses)}]}}" if len(clauses) > 1 else "".join(clauses)
 
 
-def among(property_: str, values: Iterable[str]) -> dict[str, Any]:
-    """That a property has one of these values, as a document."""
-    return {"path": [property_], "operator": "ContainsAny", "valueTextArray": list(values)}
+def among(property_: str, values: Iterable[str], operator: str = "ContainsAny") -> dict[str, Any]:
+    """That a property has one (or ``ContainsNone``) of these values, as a document."""
+    return {"path": [property_], "operator": operator, "valueTextArray": list(values)}
 
 
 def among_query(property_: str, values: Sequence[str]) -> str:

@@ -125,6 +125,8 @@ class PineconeServer(AbstractContextManager["PineconeServer"]):
         self._for_vectors = for_vectors
         #: What the next requests get.
         self.failing: list[Refused] = []
+        #: (index, id) of what another writer removes just before the next update of documents.
+        self.losing: list[tuple[str, str]] = []
         #: While it is set, look-ups see nothing new.
         self.blind = False
         #: How often an index is still described after it was removed.
@@ -249,6 +251,9 @@ class PineconeServer(AbstractContextManager["PineconeServer"]):
         if of_documents is (index.vector == "_values"):
             raise Refused(400, "this index is of the other kind")
         if of_documents:
+            while parts[5] == "update" and self.losing:
+                name, id_ = self.losing.pop()
+                _delete(self._indexes[name], self._dice, {"ids": [id_]})
             told = _DOCUMENTS[parts[5]](index, self._dice, body)
             read = {"namespace": parts[3], "usage": {"read_units": 1}}
             return {**read, **told} if parts[5] in ("fetch", "list", "search") else told
@@ -428,14 +433,15 @@ def _update_documents(index: _Index, dice: Dice, body: Any) -> Any:
     patches = []
     for document in _few(body["documents"]):
         id_, gone = document.pop("_id"), document.pop("_remove_fields", [])
-        _checked(index, id_, None, document)
-        patches.append((id_, document, set(gone)))
+        vector = document.pop(index.vector, None)
+        _checked(index, id_, vector, document)
+        patches.append((id_, vector, document, set(gone)))
 
     def change(records: Records) -> None:
-        for id_, fields, gone in patches:
+        for id_, vector, fields, gone in patches:
             if id_ in records:
                 old = {name: value for name, value in records[id_].fields.items() if name not in gone}
-                records[id_] = _Record(records[id_].vector, {**old, **fields})
+                records[id_] = _Record(tuple(vector or records[id_].vector), {**old, **fields})
 
     index.change(change)
     return {}

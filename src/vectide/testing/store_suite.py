@@ -551,14 +551,14 @@ def test_a_put_that_is_only_for_a_row_that_is_there_makes_none(updating: Points)
 
 
 def test_a_put_only_for_a_row_that_is_there_replaces_the_whole_point(updating: Points) -> None:
-    before = put(row(1), 1, text="old", metadata={"a": 1, "stays": [2]}, values={"n": "x"}, at=vector(1.0))
+    before = put(row(1), 1, text="old", metadata={"a": 1, "stays": ["x"]}, values={"n": "x"}, at=vector(1.0))
     updating.write(before)
     again = put(row(1), 2, text="new", metadata={"d": 4}, keep=frozenset({"stays"}), at=vector(0.0, 1.0))
     assert updating.write(replace(again, only_if_present=True)) == [APPLIED]
     [point] = updating.scan(vectors=True)
     assert (point.text, point.metadata, point.stamp) == (
         "new",
-        {"d": 4, "stays": [2]},
+        {"d": 4, "stays": ["x"]},
         stamp(2, text="new"),
     )
     assert point.vector is not None
