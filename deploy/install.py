@@ -93,6 +93,8 @@ def install_dependencies(venv: Path, extras: Sequence[str]) -> None:
     lock = lock_entries((ROOT / "requirements.lock").read_text("utf-8"))
     with tempfile.TemporaryDirectory() as scratch:
         names = _closure(venv, requirements(project, extras), lock, Path(scratch))
+        if absent := sorted(set(names) - lock.keys()):
+            raise Refused(f"requirements.lock does not have {', '.join(absent)}: these extras are not locked")
         _install_locked(venv, names, lock, Path(scratch))
     print(f"{len(names)} packages for {', '.join(extras) or 'no extras'}")
 

@@ -63,7 +63,11 @@ RULES: Final[Mapping[str, Rule]] = {
     ),
     "codecs": _rule(_ADAPTER, "fastavro msgspec"),
     "sources": _rule(_ADAPTER, "confluent_kafka psycopg"),
-    "embedders": _rule(_ADAPTER, "cohere httpx httpx2 msgspec numpy onnxruntime openai tokenizers wordllama"),
+    "embedders": _rule(
+        _ADAPTER,
+        "cohere httpx httpx2 huggingface_hub model2vec msgspec numpy onnxruntime openai "
+        "sentence_transformers tokenizers torch transformers wordllama",
+    ),
     "stores": _rule(
         _ADAPTER, "certifi grpc httpx lancedb numpy pgvector psycopg pyarrow pydantic pymilvus qdrant_client"
     ),
@@ -89,8 +93,13 @@ RULES: Final[Mapping[str, Rule]] = {
 HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "cohere": ("vectide.embedders.cohere_",),
     "httpx2": ("vectide.embedders.openai_",),
+    "huggingface_hub": ("vectide.embedders.local_model",),
+    "model2vec": ("vectide.embedders.model2vec_",),
     "openai": ("vectide.embedders.openai_",),
     "onnxruntime": ("vectide.embedders.onnx_",),
+    "sentence_transformers": ("vectide.embedders.sentence_transformers_",),
+    "torch": ("vectide.embedders.sentence_transformers_",),
+    "transformers": ("vectide.embedders.sentence_transformers_",),
     "tokenizers": ("vectide.embedders.onnx_", "vectide.embedders.tokenizer_"),
     "wordllama": ("vectide.embedders.wordllama_",),
     "pgvector": ("vectide.stores.pgvector",),

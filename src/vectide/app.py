@@ -297,7 +297,7 @@ def chunks_of_unknown_fit(settings: Settings, tables: Iterable[str], embedder: E
     model takes."""
     if embedder.limits.chunk_tokens is not None:
         return []
-    of_any_length = ("hashing", "wordllama")
+    of_any_length = ("hashing", "model2vec", "wordllama")
     return [
         mapping.table
         for mapping in settings.mappings
@@ -429,10 +429,11 @@ def vector_problems(settings: Settings, kept: Mapping[str, Store]) -> list[str]:
 
 
 def check_topics(settings: Settings, source: KafkaSource, deadline: Deadline) -> None:
-    """Raises StartupRefused when a subscribed topic does not exist or Kafka refuses us, AdapterError when it
-    cannot be reached."""
+    """Raises StartupRefused when a subscribed topic does not exist or belongs to several tables, or Kafka
+    refuses us, AdapterError when it cannot be reached."""
     try:
         missing = source.missing_topics(settings.topics, deadline)
+        there = source.topics_matching(deadline)
     except AdapterError as error:
         if error.failure.kind is Kind.OPERATOR:
             raise StartupRefused(
@@ -444,6 +445,13 @@ def check_topics(settings: Settings, source: KafkaSource, deadline: Deadline) ->
         raise StartupRefused(
             f"Kafka has no topic {', '.join(missing)} (or hides it from us): create it, allow Describe, "
             "or correct the table's source"
+        )
+    claims = {topic: settings.tables_of(topic) for topic in there}
+    shared = [f"{topic} by {' and '.join(tables)}" for topic, tables in claims.items() if len(tables) > 1]
+    if shared:
+        raise StartupRefused(
+            f"a topic may fill one table only, and these are taken in by several: {', '.join(shared)}: "
+            "make the expressions in their source narrower"
         )
 
 

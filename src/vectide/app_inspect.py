@@ -460,5 +460,7 @@ def _searched(settings: Settings, request: SearchRequest) -> TableMapping:
             )
     if len({(mapping.collection, settings.store_of(mapping.table)) for mapping in found}) > 1:
         names = ", ".join(mapping.table for mapping in found)
-        raise SettingsError([f"there are several tables, name one with --table: {names}"])
+        which = request.collection
+        several = "there are several tables" if which is None else f"collection {which} is in several stores"
+        raise SettingsError([f"{several}: choose by the table, --table is one of {names}"])
     return found[0]

@@ -159,6 +159,7 @@ class Service:
                 given.codec.learn if isinstance(given.codec, SchemaCodec) else None,
                 replays,
                 build_decoder(settings, given.codec, given.registry),
+                settings.tables_of,
             )
             replays.start()
             self._stream(Stream(parts, policy))

@@ -129,14 +129,18 @@ def plain_results(results: Sequence[Result]) -> list[dict[str, str]]:
 
 
 def previews(found: Iterable[Preview]) -> None:
-    """Each record as it is decided, then how many of each kind."""
+    """Each record as it is decided, then how many of each kind. Why a table halts is told once."""
     counts: Counter[str] = Counter()
     tokens = 0
+    halts: set[tuple[str, str]] = set()
     for one in found:
         counts[one.decision.value] += 1
         tokens += one.tokens
         say(_headline(one))
-        say(*_body(one), indent=4)
+        if (one.table, one.detail) not in halts:
+            say(*_body(one), indent=4)
+        if one.decision.value == "halt":
+            halts.add((one.table, one.detail))
     each = ", ".join(f"{count} {decision}" for decision, count in counts.items())
     total = f"{counts.total()} records: {each}; {tokens} tokens to embed." if counts else "No records."
     say(Text(total, "bold"))

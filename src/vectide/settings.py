@@ -134,9 +134,13 @@ class Settings:
         return f"tables.{table}.{key}" if section in OWN_SECTIONS else f"tables.{table}.{section}_{field}"
 
     def mapping_of(self, topic: str) -> TableMapping | None:
-        """The table that is filled from ``topic``; an exact name goes before a regular expression."""
-        found = [mapping for mapping in self.mappings if mapping.matches(topic)]
-        return min(found, key=lambda mapping: mapping.source != topic, default=None)
+        """The table that is filled from ``topic``."""
+        return next((mapping for mapping in self.mappings if mapping.matches(topic)), None)
+
+    def tables_of(self, topic: str) -> tuple[str, ...]:
+        """The tables whose source takes in ``topic``: with several regular expressions more than one may,
+        and then it fills none."""
+        return tuple(mapping.table for mapping in self.mappings if mapping.matches(topic))
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,13 +217,25 @@ class EmbedderSettings(Section):
     """What turns texts into vectors."""
 
     kind: Annotated[
-        Literal["openai", "azure", "cohere", "voyage", "gemini", "onnx", "wordllama", "hashing"],
+        Literal[
+            "openai",
+            "azure",
+            "cohere",
+            "voyage",
+            "gemini",
+            "onnx",
+            "sentence-transformers",
+            "model2vec",
+            "wordllama",
+            "hashing",
+        ],
         _or_plugin("vectide.embedders"),
         BeforeValidator(_lower),
     ] = Field(description="Embedding provider, or the name of a plug-in.")
     model: str | None = Field(
         default=None,
-        description="Name of the model, as the provider calls it (onnx: the path of its folder).",
+        description="Name of the model, as the provider calls it; for models in this process (onnx, "
+        "sentence-transformers, model2vec) the path of its folder.",
     )
     deployment: str | None = Field(
         default=None, description="Name under which the model is deployed (azure); the model's if not given."

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from tests.tiny_static import make_static
 
 from vectide.core.failures import Kind
 from vectide.embedders import KINDS, checked, load
@@ -33,8 +36,19 @@ def _wordllama() -> Iterator[Embedder]:
 
 
 @contextmanager
+def _model2vec() -> Iterator[Embedder]:
+    with TemporaryDirectory() as folder:
+        yield load("model2vec", model=str(make_static(Path(folder) / "tiny")))
+
+
+@contextmanager
 def _onnx() -> Iterator[Embedder]:
     yield load("onnx", model=str(TINY))
+
+
+@contextmanager
+def _sentence_transformers() -> Iterator[Embedder]:
+    yield load("sentence-transformers", model=str(TINY))
 
 
 @contextmanager
@@ -92,14 +106,23 @@ MAKERS: dict[str, Callable[[], AbstractContextManager[Embedder]]] = {
     "cohere": _cohere,
     "gemini": _gemini,
     "hashing": _hashing,
+    "model2vec": _model2vec,
     "onnx": _onnx,
     "openai": _openai,
+    "sentence-transformers": _sentence_transformers,
     "voyage": _voyage,
     "wordllama": _wordllama,
 }
 
 
-@pytest.fixture(params=sorted(MAKERS))
+#: torch is not among what is installed for the tests.
+ABSENT = {"sentence-transformers"} if find_spec("sentence_transformers") is None else set()
+NOT_INSTALLED = pytest.mark.skip(reason='needs pip install "vectide[sentence-transformers]"')
+
+
+@pytest.fixture(
+    params=[pytest.param(kind, marks=[NOT_INSTALLED] if kind in ABSENT else []) for kind in sorted(MAKERS)]
+)
 def make_embedder(request: pytest.FixtureRequest) -> Iterator[Callable[[], Embedder]]:
     with ExitStack() as made:
         yield lambda: made.enter_context(MAKERS[request.param]())

@@ -474,13 +474,12 @@ class Pump:
         self.source = LogSource(log, self.clock)
         self.telemetry = Counters()
         self.events = Events()
-        by_topic = {mapping.source: mapping for mapping in tables}
         embedder = self.provider if cache is None else CachingEmbedder(self.provider, cache)
         usual = Route(CalledProvider("models", embedder, **embedding), Target("store", self.store, **storing))
         parts = Parts(
             source=self.source,
             decode=lambda record: self.log.decode(record),
-            mapping_of=by_topic.get,
+            mapping_of=lambda topic: next((table for table in tables if table.matches(topic)), None),
             routes={**{mapping.table: usual for mapping in tables}, **others(usual)},
             dead_letters=self.letters,
             executor=self.executor,
@@ -489,6 +488,7 @@ class Pump:
             log=self.events,
             random=lambda: 0.5,
             replays=replays,
+            tables_of=lambda topic: [table.table for table in tables if table.matches(topic)],
         )
         self.stream = Stream(parts, StreamPolicy(**policy))
         self.stream.start()

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
-from tests.pipeline.pump import FIRST, PRODUCTS, FaultyStore, Log, Pump, delete, row, upsert
+from tests.pipeline.pump import DIMENSIONS, FIRST, PRODUCTS, FaultyStore, Log, Pump, delete, row, upsert
 
+from vectide.core.budget import memory_of, memory_of_chunks
 from vectide.core.chunks import Chunking
 from vectide.core.failures import Failure, Kind
 from vectide.core.mapping import MetadataField
@@ -245,3 +246,74 @@ def test_only_what_an_edit_made_new_is_sold() -> None:
     puts = [write for call in store.calls[-1:] for write in call if isinstance(write, Put)]
     assert [put.point.text for put in puts] == [text("new")]
     assert len(store.inner.of_row(DOCS.collection, ONE)) == 50
+
+
+# --- memory ---------------------------------------------------------------------------------------------
+
+
+def long_doc(key: int, chunks: int) -> Upserted:
+    return doc(" ".join(f"w{key}x{at}" for at in range(chunks)), key=key)
+
+
+def texts_under_way(pump: Pump) -> int:
+    return len(pump.stream.stations.texts_under_way())
+
+
+@pytest.mark.parametrize("stuck", ["embed", "write"])
+def test_the_chunks_under_way_take_no_more_memory_than_is_set_and_a_row(stuck: str) -> None:
+    """Case 172, invariant 11: small records make many chunks, whose texts and vectors wait for the provider
+    or the store. The rest of the rows waits, and is done when that goes on."""
+    chunks, limit = 100, 2 * 2**20
+    log = Log()
+    log.append(*(long_doc(key, chunks) for key in range(60)))
+    pump = Pump(log, store=FaultyStore(DOCS), tables=(DOCS,), bytes_in_flight=limit)
+    budget, most = pump.stream.intake.budget, 0
+    a_row = memory_of_chunks(chunks, chunks * 120, DIMENSIONS)
+    pump.executor.held.add(stuck)
+    pump.run_for(20)
+    assert limit // 2 <= budget.held_by_rows <= limit // 2 + a_row
+    assert texts_under_way(pump) <= 12 * chunks
+    pump.executor.held.clear()
+
+    def is_done() -> bool:
+        nonlocal most
+        most = max(most, budget.held_bytes + budget.held_by_rows)
+        return pump.settled("written", DOCS) == 60
+
+    pump.until(is_done, "everything to be written")
+    assert most <= limit + a_row + 50 * memory_of(200)
+    assert (budget.held_by_rows, len(pump.provider.sold)) == (0, 60 * chunks)
+
+
+def test_a_row_that_takes_more_memory_than_is_set_is_written_all_the_same_alone() -> None:
+    """Invariant 11: nothing waits for ever."""
+    log = Log()
+    log.append(*(long_doc(key, 500) for key in range(4)))
+    pump = Pump(log, store=FaultyStore(DOCS), tables=(DOCS,), bytes_in_flight=200_000)
+    most = 0
+
+    def is_done() -> bool:
+        nonlocal most
+        most = max(most, texts_under_way(pump))
+        return pump.settled("written", DOCS) == 4
+
+    pump.until(is_done, "everything to be written")
+    assert most <= 500
+    assert pump.stream.intake.budget.held_by_rows == 0
+
+
+def test_rows_that_wait_for_room_are_left_to_the_next_owner() -> None:
+    """Invariants 4 and 12: a stop does not wait for what nobody has paid for."""
+    log = Log()
+    log.append(*(long_doc(key, 100) for key in range(20)))
+    pump = Pump(log, store=FaultyStore(DOCS), tables=(DOCS,), bytes_in_flight=200_000)
+    pump.executor.held.add("embed")
+    pump.run_for(5)
+    assert pump.stream.intake.budget.held_by_rows > 0
+    pump.stream.stop()
+    pump.executor.held.clear()
+    pump.until(lambda: pump.stream.finished, "the stop")
+    assert pump.stream.intake.budget.held_by_rows == 0
+    second = Pump(log, store=pump.store, tables=(DOCS,))
+    second.run()
+    assert len(second.store.points(DOCS)) == 20

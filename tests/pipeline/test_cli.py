@@ -486,7 +486,24 @@ def test_search_asks_which_table_where_there_are_several(vectide: Vectide, fille
     environment = filled.environment(VECTIDE_TABLES=tables)
     ran = vectide(environment, "search", "x")
     assert ran.code == 2
-    assert ran.err.endswith(f"name one with --table: {filled.table}, {shop.table}\n")
+    assert ran.err.endswith(
+        f"there are several tables: choose by the table, --table is one of {filled.table}, {shop.table}\n"
+    )
+    assert vectide(environment, "search", "x", "--table", filled.table).code == 0
+
+
+def test_search_asks_which_table_where_a_collection_is_in_several_stores(
+    vectide: Vectide, filled: Shop, shop: Shop
+) -> None:
+    elsewhere = {"collection": filled.table, "store": {"dsn": "postgresql://reader@elsewhere/vectors"}}
+    tables = json.dumps({**json.loads(filled.tables()), **json.loads(shop.tables(**elsewhere))})
+    environment = filled.environment(VECTIDE_TABLES=tables)
+    ran = vectide(environment, "search", "x", "--collection", filled.table)
+    assert ran.code == 2
+    assert ran.err.endswith(
+        f"collection {filled.table} is in several stores: choose by the table, --table is one of "
+        f"{filled.table}, {shop.table}\n"
+    )
     assert vectide(environment, "search", "x", "--table", filled.table).code == 0
 
 

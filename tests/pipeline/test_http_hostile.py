@@ -224,6 +224,15 @@ def test_with_a_certificate_https_is_spoken_and_nothing_else(files: tuple[Path, 
     assert failures == []
 
 
+@pytest.mark.parametrize("begins", [b"", b"\x16\x03\x01\x02\x00\x01\x00"])
+def test_a_client_that_does_not_end_the_handshake_is_dropped(files: tuple[Path, Path], begins: bytes) -> None:
+    server = server_of(certificate=certificate_of(files, []), connection=Impatient)
+    with serving(server), socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(begins)
+        assert ended(client) == b""  # asyncio's own limit is longer than this waits
+        assert handshake(server, files[0])
+
+
 def test_a_certificate_that_was_renewed_is_shown_from_the_next_connection_on(
     files: tuple[Path, Path],
 ) -> None:

@@ -511,6 +511,26 @@ def test_a_flood_whose_letters_cannot_be_sent_halts_its_table_when_they_can() ->
     assert pump.settled("dead_lettered") == len(pump.letters.letters) == 5
 
 
+def test_a_new_topic_that_several_tables_take_in_halts_alone_and_fills_none() -> None:
+    """Regular expressions may overlap in a topic that nobody knew at the start."""
+    wide, narrow = replace(PRODUCTS, source="^shop[.]"), replace(USERS, source="^shop[.]public[.]u")
+    log = log_of(upsert(1, "lamp"))
+    pump = Pump(log, tables=(wide, narrow), halt_probe_s=60.0)
+    pump.run()
+    log.append(upsert(2, "Ann"), to=PEOPLE)
+    pump.source.next_poll.append(lambda: pump.source.assign(PEOPLE))
+    pump.until(lambda: pump.stream.status.state is State.HALTED, "the halt")
+    assert pump.stream.status.reason == (
+        f"table products: several tables take in the topic {USERS.source}: products, users"
+    )
+    log.append(upsert(3, "chair"))
+    pump.run_for(300)
+    assert (pump.committed(), pump.committed(PEOPLE)) == (2, 0)
+    assert set(pump.store.points()) == rows(1, 3)
+    assert pump.store.points(narrow) == {}
+    assert pump.stream.status.state is State.HALTED
+
+
 # --- the environment fails ------------------------------------------------------------------------------
 
 

@@ -21,14 +21,21 @@ def test_the_mapping_of_the_quickstart_gives_what_it_says(tmp_path: Path) -> Non
     assert variables["VECTIDE_TABLES_FILE"] == "try.yaml"
     outside = {name: value for name, value in os.environ.items() if not name.startswith("VECTIDE_")}
     *verb, recording = call.split()
-    ran = subprocess.run(  # noqa: S603 (our own interpreter and module)
-        [sys.executable, "-m", "vectide", *verb, str(ROOT / recording)],
-        env={**outside, **variables},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
+
+    def preview() -> str:
+        ran = subprocess.run(  # noqa: S603 (our own interpreter and module)
+            [sys.executable, "-m", "vectide", *verb, str(ROOT / recording)],
+            env={**outside, **variables},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
     assert said.startswith("...\n")
-    assert ran.stdout.endswith(said.removeprefix("..."))
+    assert preview().endswith(said.removeprefix("..."))
+    assert "Write `prize` for `price`" in text
+    (tmp_path / "try.yaml").write_text(mapping.replace("price", "prize"), "utf-8")
+    assert preview().count("the events lack mapped columns: prize; they have category, ") == 1

@@ -267,6 +267,19 @@ def test_a_missing_topic_is_named(shop: Shop) -> None:
     assert told[0].startswith("Kafka has no topic no.such.topic ")
 
 
+def test_a_topic_that_several_tables_take_in_is_named(shop: Shop) -> None:
+    """What the expressions have in common is seen only where the topics are."""
+    first = json.loads(shop.tables(source=f"^{shop.topic}"))
+    (wanted,) = first.values()
+    tables = {**first, "other": {**wanted, "source": f"^.*{shop.topic[5:]}$", "collection": "other"}}
+    code, told = refused(shop.environment(VECTIDE_TABLES=json.dumps(tables)))
+    assert code == 3
+    assert told == [
+        "a topic may fill one table only, and these are taken in by several: "
+        f"{shop.topic} by {shop.table} and other: make the expressions in their source narrower"
+    ]
+
+
 def test_a_missing_dead_letter_topic_is_named(shop: Shop) -> None:
     code, told = refused(shop.environment(VECTIDE_DLQ__TOPIC="no.such.dlq"))
     assert code == 3

@@ -8,9 +8,9 @@ from tests.pipeline.pump import DOWN, FIRST, PRODUCTS, FaultyStore, Log, Pump, d
 
 from vectide.core import signals
 from vectide.core.chunks import Chunking
-from vectide.core.model import Deleted, Upserted
+from vectide.core.model import Change, DecodeError, Deleted, Record, Upserted
 from vectide.core.template import Template
-from vectide.ports import Write
+from vectide.ports import Mark, Write
 
 PLAIN = upsert(1, "lamp")
 
@@ -62,6 +62,63 @@ def test_a_late_delete_leaves_a_row_that_came_back() -> None:
 def test_a_late_insert_does_not_go_over_a_newer_row() -> None:
     """Invariant 3."""
     assert outlived([], PLAIN, [upsert(1, "new lamp")]).store.texts() == {row(1): "new lamp"}
+
+
+class HalfReadLog(Log):
+    """As a process sees it that can read no more of all records but the first than their keys."""
+
+    def decode(self, record: Record) -> Change:
+        if not record.offset:
+            return super().decode(record)
+        if record.value is None:
+            return delete(1)
+        raise DecodeError("unknown_schema", "of a later version")
+
+
+def marked_late(by_the_new_owner: Sequence[Upserted]) -> tuple[Log, FaultyStore]:
+    """A process was about to mark the row stale, for a record that only it could not read, when another one
+    took over and applied these. The mark came afterwards."""
+    log, store = HalfReadLog(), FaultyStore(PRODUCTS)
+    log.append(PLAIN)
+    zombie = Pump(log, store=store, tables=[PRODUCTS])
+    zombie.run()
+    log.append(PLAIN)
+    well = Log(log.records, log.changes, log.ends, log.committed)
+
+    def sleep(writes: Sequence[Write]) -> None:
+        if not any(isinstance(write, Mark) for write in writes):
+            return
+        store.before_write = lambda writes: None
+        zombie.source.lose(FIRST)
+        well.append(*by_the_new_owner)
+        Pump(well, store=store, tables=[PRODUCTS]).run()
+
+    store.before_write = sleep
+    zombie.until(lambda: not zombie.stream.lanes, "the mark")
+    zombie.run_for(1)
+    assert not zombie.letters.letters
+    return well, store
+
+
+def is_stale(store: FaultyStore) -> bool:
+    stamp = store.points()[row(1)].stamp
+    assert stamp is not None
+    return stamp.stale
+
+
+def test_a_late_mark_does_not_meet_a_row_whose_position_has_moved() -> None:
+    """Invariant 3."""
+    _, store = marked_late([upsert(1, "new lamp")])
+    assert not is_stale(store)
+
+
+def test_a_late_mark_on_a_row_that_nobody_changed_since_lasts_until_its_next_change() -> None:
+    """What nothing keeps away: the row is as it was looked up, though the new owner has read the record."""
+    log, store = marked_late([])
+    assert is_stale(store)
+    log.append(upsert(1, "new lamp"))
+    Pump(log, store=store, tables=[PRODUCTS]).run()
+    assert (store.texts(), is_stale(store)) == ({row(1): "new lamp"}, False)
 
 
 def test_a_late_write_that_nothing_overtook_is_as_good_as_any() -> None:

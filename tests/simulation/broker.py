@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from tests.simulation.clock import START_S, SimClock
@@ -53,12 +53,22 @@ def log_of(topic: str, offset: int) -> str:
 class SimBroker:
     """The logs of all topics, their committed offsets, and the dead letters."""
 
-    def __init__(self, clock: SimClock, events: Sequence[Event], per_schema: int, first: int) -> None:
+    def __init__(
+        self,
+        clock: SimClock,
+        events: Sequence[Event],
+        per_schema: int,
+        first: int,
+        added: Collection[Partition] = (),
+    ) -> None:
         self._clock = clock
         self._per_schema = per_schema
-        partitions = [(topic, p) for topic, count in PARTITIONS.items() for p in range(count)]
+        #: How many each topic has, those that are still to be added left out.
+        self.counts = dict(PARTITIONS)
+        there = [(topic, p) for topic, count in PARTITIONS.items() for p in range(count)]
+        partitions = [*there, *added]
         self.logs: dict[Partition, list[tuple[float, Record]]] = {partition: [] for partition in partitions}
-        self.ends: dict[Partition, int] = dict.fromkeys(partitions, first)
+        self.ends: dict[Partition, int] = dict.fromkeys(there, first) | dict.fromkeys(added, 0)
         self._there: dict[Partition, int] = dict.fromkeys(partitions, 0)
         #: Where the logs begin that are there now.
         self.begins: dict[Partition, int] = dict.fromkeys(partitions, 0)
@@ -98,6 +108,10 @@ class SimBroker:
         number = record.offset // self._per_schema
         # Two connectors write to the topic: one goes on with the old schema, the other has ever new ones.
         return SchemaId(IdKind.SCHEMA_ID, f"{record.topic} {record.partition} {number if number % 2 else 0}")
+
+    def add(self, partition: Partition) -> None:
+        """From now on the topic has this partition, too."""
+        self.counts[partition[0]] += 1
 
     def recreate(self, topic: str) -> list[Partition]:
         """The topic is deleted and created again; its partitions."""

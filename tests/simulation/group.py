@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tests.simulation.broker import SimBroker, log_of
 from tests.simulation.clock import SimClock
-from tests.simulation.scenario import PARTITIONS, Scenario
+from tests.simulation.scenario import Scenario
 
 from vectide.core.failures import Failure, Kind
 from vectide.core.model import Record
@@ -40,11 +40,13 @@ class SimGroup:
         self._eager = scenario.eager
         self.overlaps = scenario.replicas > 1 and scenario.conditional
         self._members: list[SimSource] = []
-        self._shares = {partition: _Share() for partition in broker.logs}
+        later = scenario.added()
+        self._shares = {partition: _Share() for partition in broker.logs if partition not in later}
 
     def owns(self, member: SimSource, partition: Partition) -> bool:
         """Whether the partition is the member's, whatever the member believes."""
-        return self._shares[partition].owner is member
+        share = self._shares.get(partition)
+        return share is None or share.owner is member  # nobody is told of what is not there yet
 
     def join(self, member: SimSource) -> None:
         """A new member: it gets its share of the partitions."""
@@ -84,6 +86,7 @@ class SimGroup:
     def recreate(self, topic: str) -> None:
         """The topic is deleted and created again: its partitions are lost and assigned anew."""
         partitions = self.broker.recreate(topic)
+        partitions = [partition for partition in partitions if partition in self._shares]
         for partition in partitions:
             share = self._shares[partition]
             if share.owner is not None:
@@ -91,6 +94,14 @@ class SimGroup:
                 if self.overlaps:
                     share.owner = None
         self._assign(partitions, self._rng.choice((0.0, 0.01, 0.2)))
+
+    def add(self, partition: Partition) -> None:
+        """The topic has got another partition, which is read from its begin as soon as a rebalance gives it
+        to somebody."""
+        self.broker.add(partition)
+        self._shares[partition] = _Share()
+        moving = list(self._shares) if self._eager else [partition]
+        self._assign(moving, self._rng.choice((0.0, 0.01, 0.2)))
 
     def _assign(self, partitions: Sequence[Partition], after_s: float, to: SimSource | None = None) -> None:
         for partition in partitions:
@@ -235,7 +246,7 @@ class SimSource:
                 self._listener.on_end(partition, position)
 
     def partition_count(self, topic: str) -> int | None:
-        return PARTITIONS[topic]
+        return self._broker.counts[topic]
 
     def pause(self, partitions: Sequence[Partition]) -> None:
         self._paused |= set(partitions)

@@ -23,7 +23,7 @@ from tests.simulation.scenario import NO_LIMIT, TABLES, Scenario, draw
 from tests.simulation.world import SOON, World, schedule
 
 from vectide.jobs.stream import Stream
-from vectide.ports import Letter, Stored
+from vectide.ports import Letter, Partition, Stored
 
 MAX_STEPS = 20_000
 #: Seeds that a process takes at a time.
@@ -63,6 +63,8 @@ class Run:
             self.clock.at(START_S + at_s, self._ask)
         for topic, at_s in scenario.recreated().items():
             self.clock.at(START_S + at_s, partial(self._recreate, topic))
+        for partition, at_s in scenario.added().items():
+            self.clock.at(START_S + at_s, partial(self._add_partition, partition))
         self._born = 0
         self.processes: list[Process] = []
         for _ in range(scenario.replicas):
@@ -118,6 +120,10 @@ class Run:
         self.told.append(f"{self.clock.now_s - START_S:8.3f} RECREATED {topic}")
         self._world.group.recreate(topic)
         self._watch.recreated(topic)
+
+    def _add_partition(self, partition: Partition) -> None:
+        self.told.append(f"{self.clock.now_s - START_S:8.3f} ADDED {partition}")
+        self._world.group.add(partition)
 
     def _count_settled(self) -> None:
         self._settles += 1

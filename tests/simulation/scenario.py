@@ -155,6 +155,14 @@ class Scenario:
         """When topics are deleted and created again: with the first of their new events."""
         return {event.topic: event.at_s for event in reversed(self.events) if event.generation}
 
+    def added(self) -> Mapping[tuple[str, int], float]:
+        """When partitions are added: each with the first of its events."""
+        return {
+            (event.topic, event.partition): event.at_s
+            for event in reversed(self.events)
+            if event.partition >= PARTITIONS[event.topic]
+        }
+
     def without(self, events: set[int], faults: set[int]) -> Scenario:
         """The same scenario with some members left out."""
         return replace(
@@ -208,8 +216,9 @@ class _Source:
     texts: int = 0
     #: What the next statements are already known to be, the last one first.
     follow_up: list[tuple[int, str]] = field(default_factory=list)
-    #: From now on rows are spread over the partitions in another way, as after adding partitions.
+    #: From now on rows are spread over the partitions in another way; among so many that were ``added``, too.
     grown: bool = False
+    added: int = 0
     generation: int = 0
     #: Events tell where they stand in the source's log.
     ordered: bool = False
@@ -231,7 +240,7 @@ class _Source:
         free = [key for key in range(self.size) if key not in self.rows]
         if not free:
             return [self._event(at_s, row, self._change(row, "noop"), "noop")]
-        near = [key for key in free if (key - row) % PARTITIONS[self.mapping.source] == 0]
+        near = [key for key in free if self._partition(key) == self._partition(row)]
         new = self.rng.choice(near if near and self.rng.random() < 0.7 else free)
         columns = self.rows[new] = self.rows.pop(row)
         left_out = self.rng.choice(_LEFT_OUT)
@@ -287,14 +296,18 @@ class _Source:
         return [self._event(at_s, each, self._change(each, "noop"), "twin") for each in pair]
 
     def _event(self, at_s: float, row: int, change: Change | None, kind: str) -> Event:
-        partition = (row + self.grown) % PARTITIONS[self.mapping.source]
         whole = dict(self.rows[row]) if row in self.rows else None
         self.moment += 1
         if self.ordered and isinstance(change, Upserted | Deleted):
             order = f"{1000 + self.moment - self.behind:05d}"
             change = replace(change, source=SourcePosition("db", order, self.moment))
         hole = self.rng.choice(_HOLES)
-        return Event(at_s, self.mapping.source, partition, row, change, kind, hole, whole, self.generation)
+        at = self._partition(row)
+        return Event(at_s, self.mapping.source, at, row, change, kind, hole, whole, self.generation)
+
+    def _partition(self, row: int) -> int:
+        partitions = PARTITIONS[self.mapping.source]
+        return (row + 1) % (partitions + self.added) if self.grown else row % partitions
 
     def _change(self, row: int, kind: str) -> Change | None:
         if kind == GARBAGE:
@@ -617,8 +630,8 @@ def _contested(seed: int, rng: random.Random) -> Scenario:
 
 
 def _spread(seed: int, rng: random.Random) -> Scenario:
-    """Rows that come to another partition, whose events wait in both at the same time; or whose topic is
-    created again. Events mostly tell the source's order, and now and then its log is set back."""
+    """Rows that come to another partition, perhaps a new one, whose events wait in both at the same time; or
+    whose topic is created again. Events mostly tell the source's order, now and then its log is set back."""
     mapping = rng.choice((PRODUCTS, DOCS))
     source = _Source(rng, mapping, rng.choice((1, 2, 4)), _CONTESTED, {"insert": 1})
     source.ordered = rng.random() < 0.8
@@ -627,6 +640,7 @@ def _spread(seed: int, rng: random.Random) -> Scenario:
     grows_at, again_at, behind_at = (
         rng.randrange(count) if rng.random() < share else count for share in (0.7, 0.4, 0.3)
     )
+    source.added = (0, 1, 1, 3)[grows_at % 4]
     events: list[Event] = []
     for at in range(count):
         source.grown = at >= grows_at
@@ -712,6 +726,7 @@ def _draw_events(rng: random.Random) -> list[Event]:
     grows_at = rng.randrange(count) if rng.random() < 0.15 else count
     again_at = rng.randrange(count) if rng.random() < 0.1 else count
     behind_at = rng.randrange(count) if rng.random() < 0.05 else count
+    tables[0].added = grows_at % 2
     for table in tables:
         table.ordered = grows_at + again_at < 2 * count and rng.random() < 0.7
     at_s = 0.0

@@ -388,7 +388,9 @@ class World:
         self.rng = rng
         self.told: list[str] = []
         self.clock = SimClock()
-        self.broker = SimBroker(self.clock, scenario.events, scenario.per_schema, scenario.first)
+        self.broker = SimBroker(
+            self.clock, scenario.events, scenario.per_schema, scenario.first, scenario.added()
+        )
         self.group = SimGroup(self.clock, self.broker, rng, scenario)
         self.provider = SimProvider(rng, scenario.error_rate)
         #: Room for a few vectors.

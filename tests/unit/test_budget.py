@@ -78,3 +78,41 @@ def test_release_gives_back_exactly_what_was_taken() -> None:
     held.release("a", 1, 7)
     held.release("b", 2, 10)
     assert (held.held_records, held.held_bytes, held.room()) == (0, 0, 100)
+
+
+# --- rows of several chunks -----------------------------------------------------------------------------
+
+
+def test_rows_of_many_chunks_leave_less_room_for_records() -> None:
+    """Invariant 11: records and rows together stay within the bytes."""
+    held = budget(a=(4, 100))
+    assert held.room() == 96
+    held.set_aside()
+    assert (held.room(), held.is_full("a", 1, stopped=False)) == (96, False)
+    held.grow("a", 600)
+    assert (held.room(), held.is_full("a", 1, stopped=False)) == (0, True)
+    held.grow("a", -600)
+    assert held.room() == 96
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "tables", "admitted"),
+    [
+        (0, 0, 1, True),
+        (499, 0, 1, True),
+        (500, 0, 1, False),
+        (250, 0, 2, False),
+        (249, 250, 2, True),
+        (1, 499, 2, False),
+        (0, 5000, 2, True),
+    ],
+)
+def test_a_row_is_admitted_within_its_tables_share_and_the_first_one_always(
+    mine: int, others: int, tables: int, admitted: bool
+) -> None:
+    """Half of the bytes is for rows. What is larger than all of it gets its turn, too, alone."""
+    held = budget()
+    held.set_aside()
+    held.grow("a", mine)
+    held.grow("b", others)
+    assert held.admits("a", tables) is admitted

@@ -252,3 +252,17 @@ def test_a_delete_that_holds_is_forgotten_with_its_lane() -> None:
     assert not queue.held
     assert queue.take() == []
     assert not queue.waiting
+
+
+def test_metadata_that_was_read_again_counts_as_ahead_as_text_does() -> None:
+    """Invariant 14: a row that got another key takes neither from its former one, which may have been read
+    when another row had that key."""
+    whole = change(title="t", body="b", tags=[])
+    known = Known(Row.of("docs", {"id": 1}), Position("log", 0, 9), None, "s", ahead=True)
+    read = plan(whole, known, MAPPING)
+    assert isinstance(read, EmbedText)
+    later = replace(known, stamp=read.points[0].stamp, position=Position("log", 0, 10), ahead=False)
+    patched = plan(change("tags", title="t", body="b"), replace(later, must_write=True), MAPPING)
+    assert isinstance(patched, PatchMetadata)
+    assert patched.stamp.ahead
+    assert carried(patched.stamp, MAPPING) == {}

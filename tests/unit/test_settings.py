@@ -145,7 +145,7 @@ def test_topics_are_a_list_a_pattern_or_what_the_tables_name() -> None:
     assert pattern.topics == (r"^shop\.public\.[a-z]{1,20}$",)
 
 
-def test_a_topic_finds_its_table_and_an_exact_name_goes_before_a_pattern() -> None:
+def test_a_topic_finds_its_table_by_its_name_or_by_a_pattern() -> None:
     settings = loaded(
         VECTIDE_TABLES=r"shards: {source: '^shard\d+\.orders$', embed: {columns: [note]}}" + "\n" + TABLES
     )
@@ -156,6 +156,8 @@ def test_a_topic_finds_its_table_and_an_exact_name_goes_before_a_pattern() -> No
     assert exact is not None
     assert exact.table == "products"
     assert settings.mapping_of("shop.public.products.old") is None
+    assert settings.tables_of("shard7.orders") == ("shards",)
+    assert settings.tables_of("shop.public.products.old") == ()
 
 
 # --- files ----------------------------------------------------------------------------------------------
@@ -484,7 +486,8 @@ def test_every_variable_is_described_in_one_sentence() -> None:
     assert all(doc.meaning.endswith(".") for doc in docs.values())
     assert docs["VECTIDE_EMBEDDER__KIND"] == VariableDoc(
         name="VECTIDE_EMBEDDER__KIND",
-        type="openai | azure | cohere | voyage | gemini | onnx | wordllama | hashing",
+        type="openai | azure | cohere | voyage | gemini | onnx | sentence-transformers | model2vec | "
+        "wordllama | hashing",
         default=None,
         required=True,
         secret=False,

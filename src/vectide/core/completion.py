@@ -29,7 +29,7 @@ def carried(stamp: Stamp | None, mapping: TableMapping) -> Mapping[str, Value]:
     stands for the value where nothing but text is made of it. For a column that is metadata too, or looked at
     by the filter, it does so only if the text is the value, as the stored hash of the value shows. So does
     metadata, which a store may have in another spelling. A row that may be torn, stale or ahead hands over
-    nothing: its text may not be the one that it had when its key changed.
+    nothing: it may not be as it was when its key changed.
     """
     if stamp is None or not mapping.uses_stored:
         return {}

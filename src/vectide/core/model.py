@@ -315,7 +315,7 @@ class Stamp:
     ``text`` of chunk 0, where it is kept instead of these, and its ``metadata``. ``stale``: a newer change of
     the row was dead-lettered. ``open``: a change of several points is under way or was torn; ``chunks`` then
     lists, after chunk 0 as it is, every later chunk that may exist, and the rest tells of the row before.
-    ``ahead``: text of the row was read again from the source, which may have been ahead of the row's changes:
+    ``ahead``: part of the row was read again from the source, which may have been ahead of the row's changes:
     it may be that of a later row with the same key. ``mapped``: None where an earlier vectide wrote it.
     """
 

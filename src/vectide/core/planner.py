@@ -132,7 +132,7 @@ class Known:
     dead-lettered change that the store has not seen, or because a value lies elsewhere. ``stale``: a newer
     change of the row was dead-lettered: what is written now says so. ``must_write``: the position has to be
     written even if nothing else changed, because the change absorbed others that a replay would otherwise
-    apply. ``use_stored``: stored values may stand in for those that the event left out. ``ahead``: text of
+    apply. ``use_stored``: stored values may stand in for those that the event left out. ``ahead``: part of
     the change was read again from the source. ``count_tokens``: as the embedder counts. ``mapped``: by what
     rows are written now.
     """
@@ -251,7 +251,7 @@ def _plan_upsert(change: Upserted, known: Known, mapping: TableMapping) -> Plan:
         return Incomplete(unknown)
     content = _Content(hashes, *mapping.metadata_of(change), rendered)
     absent = tuple(name for name in mapping.embed_columns if name not in rendered)
-    if absent and base is not None and base.ahead:
+    if base is not None and base.ahead and not change.unavailable.isdisjoint(mapping.mapped_columns):
         known = replace(known, ahead=True)
     same = base if base is not None and _text_is_unchanged(known, mapping, content, base) else None
     stored = _stored_texts(known, mapping, base, absent)

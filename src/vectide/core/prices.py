@@ -41,7 +41,7 @@ PRICES: Final[Mapping[str, Mapping[str, float]]] = {
 }
 
 #: Kinds of embedder that run in the process itself.
-FREE: Final = frozenset({"hashing", "onnx", "sentence-transformers", "wordllama"})
+FREE: Final = frozenset({"hashing", "model2vec", "onnx", "sentence-transformers", "wordllama"})
 
 
 def usd_per_million_tokens(kind: str, model: str | None) -> float | None:

@@ -104,7 +104,8 @@ RECORDS_IN_FLIGHT: Final = Metric(
 BYTES_IN_FLIGHT: Final = Metric(
     "vectide_in_flight_bytes",
     "gauge",
-    "Memory taken by records received and not yet settled and committed, estimated.",
+    "Memory taken by records received and not yet settled and committed, and by the chunks of their rows, "
+    "estimated.",
 )
 OLDEST_UNSETTLED: Final = Metric(
     "vectide_oldest_unsettled_age_seconds",

@@ -34,8 +34,10 @@ KINDS: Final[dict[str, str]] = {
     "cohere": "vectide.embedders.cohere_embed",
     "gemini": "vectide.embedders.gemini_embed",
     "hashing": "vectide.embedders.hashing",
+    "model2vec": "vectide.embedders.model2vec_static",
     "onnx": "vectide.embedders.onnx_model",
     "openai": "vectide.embedders.openai_compatible",
+    "sentence-transformers": "vectide.embedders.sentence_transformers_model",
     "voyage": "vectide.embedders.openai_voyage",
     "wordllama": "vectide.embedders.wordllama_static",
 }
@@ -45,8 +47,10 @@ EXTRAS: Final[dict[str, str]] = {
     "azure": "azure",
     "cohere": "cohere",
     "gemini": "gemini",
+    "model2vec": "model2vec",
     "onnx": "onnx",
     "openai": "openai",
+    "sentence-transformers": "sentence-transformers",
     "voyage": "voyage",
     "wordllama": "wordllama",
 }

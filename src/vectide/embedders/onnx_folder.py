@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
+from vectide.embedders.local_model import digest_of
 from vectide.ports import StartupRefused
 
 #: Where the graph is, in the order of preference.
@@ -28,7 +27,6 @@ POOLINGS: Final = {
 _MODULES: Final = {("Transformer", "Pooling"): False, ("Transformer", "Pooling", "Normalize"): True}
 #: Of a tokenizer that was saved without a length: 10**30.
 _NO_LENGTH: Final = 10**9
-_PIECE_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +117,7 @@ def _max_tokens(folder: Path) -> int | None:
 
 def _digest(how: str, graph: Path, tokenizer: Path) -> str:
     """Large models keep their weights in files beside the graph, whose names begin with the graph's."""
-    digest = blake2b(how.encode(), digest_size=4)
-    for path in (*sorted(graph.parent.glob(f"{graph.name}*")), tokenizer):
-        for piece in _pieces(path):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE_BYTES):
-                yield piece
-    except OSError as error:
-        raise _refused(path, f"cannot be read: {error.strerror}") from None
+    return digest_of(how, (*sorted(graph.parent.glob(f"{graph.name}*")), tokenizer))
 
 
 def _json(path: Path) -> Any:

@@ -8,7 +8,7 @@ refused, where sentence-transformers would cut it off in silence.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +18,7 @@ from tokenizers import Encoding, Tokenizer, normalizers
 
 from vectide.core.failures import Failure, Kind
 from vectide.embedders import checked, checked_texts, in_time
+from vectide.embedders.local_model import runs
 from vectide.embedders.onnx_folder import ModelFolder, read_folder
 from vectide.embedders.onnx_pooling import pooled, unit
 from vectide.embedders.start import PROBE, dimensions_of
@@ -31,8 +32,6 @@ from vectide.ports import (
     Vector,
 )
 
-#: Tokens that go through the model at once, filled up ones included: what the memory of a call depends on.
-_RUN_TOKENS: Final = 4096
 _MAX_ITEMS: Final = 256
 
 #: The first of them that there is does the work.
@@ -136,7 +135,7 @@ class OnnxEmbedder:
         if not self._turn.acquire(timeout=deadline.remaining_s()):
             raise AdapterError(Failure(Kind.TRANSIENT, "timeout", "the model was busy"))
         try:
-            for places in _runs(lengths):
+            for places in runs(lengths):
                 in_time(deadline)
                 made = self._run([encodings[place] for place in places], lengths[places])
                 for place, vector in zip(places, made, strict=True):
@@ -176,18 +175,6 @@ def failure_of(error: Exception) -> Failure:
     """What it means that a run of the model failed."""
     kind, cause = FAILURES.get(type(error), (Kind.TRANSIENT, "inference_failed"))
     return Failure(kind, cause, type(error).__name__)
-
-
-def _runs(lengths: Any) -> Iterator[list[int]]:
-    """The places of texts that go through the model together: of about the same length, so that little is
-    filled up, and not too many."""
-    run: list[int] = []
-    for place in map(int, np.argsort(lengths, kind="stable")):
-        if run and lengths[place] * (len(run) + 1) > _RUN_TOKENS:
-            yield run
-            run = []
-        run.append(place)
-    yield run
 
 
 def _tokenizer(folder: ModelFolder) -> Tokenizer:

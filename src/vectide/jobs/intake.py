@@ -24,6 +24,7 @@ class Intake:
         self._lanes = lanes
         self.budget = Budget(policy.records_in_flight, policy.bytes_in_flight)
         self.tally: Counter[str] = Counter()
+        self._active = 1
         self._breakers: dict[str, Breaker] = {}
 
     def breaker(self, table: str) -> Breaker:
@@ -103,7 +104,7 @@ class Intake:
 
     def balance(self) -> None:
         """Pause the lanes of tables whose budget is spent, resume those that have room again."""
-        tables = len({lane.table for lane in self._lanes.values()})
+        tables = self._active = len({lane.table for lane in self._lanes.values()})
         pause, resume = [], []
         for lane in self._lanes.values():
             if lane.resting or lane.leaving or lane.stopped or lane.barrier is not None:
@@ -115,6 +116,10 @@ class Intake:
                 resume.append(lane)
         self._set_paused(pause, paused=True)
         self._set_paused(resume, paused=False)
+
+    def admits(self, table: str) -> bool:
+        """Whether there is room for the chunks of one more row of ``table``."""
+        return self.budget.admits(table, self._active)
 
     def raise_barrier(self, lane: Lane, record: Record) -> None:
         """Take nothing more into the lane until what it has received is done with."""
@@ -153,7 +158,7 @@ class Intake:
     def publish(self) -> None:
         telemetry = self._parts.telemetry
         telemetry.gauge(signals.RECORDS_IN_FLIGHT, self.budget.held_records)
-        telemetry.gauge(signals.BYTES_IN_FLIGHT, self.budget.held_bytes)
+        telemetry.gauge(signals.BYTES_IN_FLIGHT, self.budget.held_bytes + self.budget.held_by_rows)
         telemetry.gauge(signals.LANES, len(self._lanes))
         telemetry.gauge(signals.PAUSED_PARTITIONS, sum(lane.paused for lane in self._lanes.values()))
         telemetry.gauge(signals.OLDEST_UNSETTLED, self._oldest_age_s())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -30,6 +31,7 @@ from vectide.core.vanishing import Vanishing
 from vectide.jobs.calls import Caller
 from vectide.jobs.epochs import Epochs
 from vectide.jobs.generations import Generations
+from vectide.jobs.intake import Intake
 from vectide.jobs.parts import Parts
 from vectide.jobs.routes import Target
 from vectide.jobs.rows import Rows
@@ -58,6 +60,7 @@ class LookUp:
         parts: Parts,
         caller: Caller,
         rows: Rows,
+        intake: Intake,
         generations: Generations,
         halt: Callable[[str, str], None],
         halt_at: Callable[[Lane, Record, str], None],
@@ -65,6 +68,10 @@ class LookUp:
         self._parts = parts
         self._caller = caller
         self._rows = rows
+        self._rows.let_go = self._let_go
+        self._intake = intake
+        #: Works whose chunks have no room yet, by the collection of their rows.
+        self._waiting: dict[tuple[Target, str], deque[Work]] = {}
         self._halt = halt
         self._halt_at = halt_at
         self._epochs = Epochs(parts.telemetry, parts.log)
@@ -104,7 +111,7 @@ class LookUp:
                 work.stamp = stamps[work.row]
                 if work.moved_from is not None:
                     self._take_over(work, stamps[work.moved_from.row])
-                self.plan(work)
+                self.arrived(work)
 
         def fail(failure: Failure) -> None:
             poison = self._caller.react(station, unit, failure)
@@ -131,6 +138,50 @@ class LookUp:
             work.complete(change)
             self._parts.telemetry.count(signals.COMPLETED, table=lane.table, reason="carried")
 
+    # --- room for chunks --------------------------------------------------------------------------------
+
+    def arrived(self, work: Work) -> None:
+        """Plan the work, as soon as there is room for the chunks that this may make (invariant 11)."""
+        lane, mapping = work.lane, work.lane.mapping
+        if lane.active and mapping is not None and mapping.chunking is not None:
+            at = (self._parts.route(mapping).target, mapping.collection)
+            if at in self._waiting or not self._intake.admits(lane.table):
+                self._waiting.setdefault(at, deque()).append(work)
+                return
+        self.plan(work)
+
+    def is_held_back(self, target: Target, collection: str) -> bool:
+        """Whether rows of the collection wait for room: then no more of them need to be looked up."""
+        return (target, collection) in self._waiting
+
+    def resume(self) -> None:
+        """Plan the works for which there is room by now."""
+        for at, works in list(self._waiting.items()):
+            while works and self._intake.admits(works[0].lane.table):
+                self.plan(works.popleft())
+            if not works:
+                del self._waiting[at]
+
+    def sweep(self) -> None:
+        """Forget what waits for lanes that are gone or leaving."""
+        for works in self._waiting.values():
+            gone = [work for work in works if not work.lane.active]
+            for work in gone:
+                works.remove(work)
+                self._rows.forget(work)
+
+    def _count_chunks(self, work: Work, dimensions: int) -> None:
+        grown = work.measured_bytes(dimensions) - work.chunks_bytes
+        if grown:
+            work.chunks_bytes += grown
+            self._intake.budget.grow(work.lane.table, grown)
+
+    def _let_go(self, work: Work) -> None:
+        self._intake.budget.grow(work.lane.table, -work.chunks_bytes)
+        work.chunks_bytes = 0
+
+    # --- plans ------------------------------------------------------------------------------------------
+
     def plan(self, work: Work) -> None:
         """Decide about the work, from what the store holds and the change as far as it is complete."""
         lane = work.lane
@@ -154,7 +205,7 @@ class LookUp:
             stale=merged.stale,
             must_write=merged.absorbed > 0,
             use_stored=not (mapping.rereads_first and self._may_reread(work)),
-            ahead=work.reread is not None and not work.reread.columns.isdisjoint(mapping.embed_columns),
+            ahead=work.reread is not None and bool(work.reread.columns),
             count_tokens=route.provider.embedder.count_tokens,
             mapped=self._generations.of(mapping),
         )
@@ -168,6 +219,8 @@ class LookUp:
             self._rows.poison(work, Verdict("value_refused", "plan", str(refused)))
             return
         self._parts.telemetry.count(signals.CHANGES_DECIDED, table=lane.table, decision=decision)
+        if mapping.chunking is not None:
+            self._count_chunks(work, route.provider.embedder.dimensions)
         self._perform(work)
 
     def _has_vanished(self, work: Work) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vectide.core.batcher import BatchLimits
@@ -30,7 +30,7 @@ class Parts:
     """Everything that the pump talks to. ``decode`` is pure; ``mapping_of`` finds the table of a topic, and
     ``routes`` has the way of each such table's rows. ``registry`` and ``learn`` are there where ``decode``
     may have to be told schemas first; ``decode_now``, which is for workers, asks for them on the way.
-    ``replays``: where dead letters may be replayed."""
+    ``replays``: where dead letters may be replayed. ``tables_of`` names every table that claims a topic."""
 
     source: Source
     decode: Callable[[Record], Change]
@@ -46,6 +46,7 @@ class Parts:
     learn: Callable[[SchemaId, RegisteredSchema], None] | None = None
     replays: ReplayDesk | None = None
     decode_now: Callable[[Record], Change] | None = None
+    tables_of: Callable[[str], Sequence[str]] = lambda _topic: ()
 
     def route(self, mapping: TableMapping | None) -> Route:
         """The way of the table's rows."""

@@ -37,6 +37,8 @@ class Rows:
         self.look_up: Callable[[RowQueue], None]
         self.send_letter: SendLetter
         self.write: Callable[[Work], None]
+        #: Told of every work that has ended and whose chunks took memory.
+        self.let_go: Callable[[Work], None]
 
     def __len__(self) -> int:
         return len(self._queues)
@@ -228,6 +230,8 @@ class Rows:
 
     def _end(self, work: Work) -> None:
         work.ended = True
+        if work.chunks_bytes:
+            self.let_go(work)
         work.lane.busy -= 1
         work.queue.busy = False
         self._release(work.queue)

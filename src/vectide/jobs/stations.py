@@ -79,12 +79,12 @@ class Stations:
         self._fed: dict[Provider, list[Station[Work]]] = {provider: [] for provider in self._embeds}
         self._several = is_several(parts.routes)
         generations = Generations(parts.clock, policy.takeover_patience_s)
-        self._look_up = LookUp(parts, caller, rows, generations, ends.halt, ends.halt_at)
+        self._look_up = LookUp(parts, caller, rows, intake, generations, ends.halt, ends.halt_at)
         self._look_up.embed = self._add_texts
         self._look_up.write = self._add_write
         self._look_up.reread = self._add_reread
         self._reread = ReRead(parts, caller, rows, policy.reread_timeout_s)
-        self._reread.plan = self._look_up.plan
+        self._reread.plan = self._look_up.arrived
         patient = replace(policy.failures, poison_after_strikes=_NEVER, split_after_strikes=_NEVER)
         letters = self._station("dead_letter", BatchLimits(items=100, linger_s=0.01), 1, patient)
         self.letters = Letters(
@@ -126,15 +126,17 @@ class Stations:
 
     def due_s(self) -> float | None:
         """When :meth:`dispatch` should be called again at the latest (monotonic seconds)."""
-        held_back = [
+        held_back: list[Station[Any]] = [
             embed.station for provider, embed in self._embeds.items() if self._is_held_back(provider)
         ]
+        held_back += [lookups for at, lookups in self._lookups.items() if self._look_up.is_held_back(*at)]
         waiting = (station for station in self._all() if station not in held_back)
         times = [due for station in waiting if (due := station.due_s()) is not None]
         return min([*times, *self.schemas.due_s], default=None)
 
     def dispatch(self, *, flush: bool) -> None:
         """Start every call that may start now. Writes go first: they free rows and memory."""
+        self._look_up.resume()
         self._start_all(self.schemas.station, self.schemas.start, flush)
         self._start_all(self.letters.station, self.letters.start, flush)
         self._start_all(self.replays.station, self.replays.start, flush)
@@ -149,7 +151,8 @@ class Stations:
         for (route, table), rereads in self._rereads.items():
             self._start_all(rereads, partial(self._reread.start, route, table, rereads), flush)
         for (target, collection), lookups in self._lookups.items():
-            self._start_all(lookups, partial(self._look_up.start, target, collection, lookups), flush)
+            if not self._look_up.is_held_back(target, collection):
+                self._start_all(lookups, partial(self._look_up.start, target, collection, lookups), flush)
 
     def sweep(self) -> None:
         """Take back what waits for lanes that are gone, and what nobody has paid for yet of those that
@@ -157,6 +160,7 @@ class Stations:
         self.schemas.sweep()
         for embed in self._embeds.values():
             embed.sweep()
+        self._look_up.sweep()
         for writes in self._writes.values():
             for work in writes.sweep(lambda work: work.lane.held):
                 self.rows.forget(work)

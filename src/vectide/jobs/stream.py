@@ -241,6 +241,12 @@ class Stream:
             mapping = self._parts.mapping_of(topic)
             lane = Lane(topic, partition, log_id, mapping, leaving=self.stopping)
             self.lanes[lane.id] = lane
+            if len(tables := self._parts.tables_of(topic)) > 1:
+                # A topic that has come up since the start. Only other settings, and so a restart, mend it.
+                cause = f"several tables take in the topic {topic}: {', '.join(tables)}"
+                self._halt_lane(lane, cause, probe_after_s=math.inf)
+            if mapping is not None and mapping.chunking is not None:
+                self.intake.budget.set_aside()
         if self.stopping:
             self.intake.pause_all()
         self._parts.telemetry.count(signals.ASSIGNMENTS, len(partitions), outcome="assigned")
@@ -303,10 +309,11 @@ class Stream:
         for lane in running:
             self._halt_lane(lane, cause)
 
-    def _halt_lane(self, lane: Lane, cause: str) -> None:
+    def _halt_lane(self, lane: Lane, cause: str, probe_after_s: float | None = None) -> None:
         self._parts.log.error("table_halted", table=lane.table, cause=cause, partition=lane.partition)
         self._forget([lane])
-        successor = lane.halted_successor(cause, self._now() + self._policy.halt_probe_s)
+        probe_after_s = self._policy.halt_probe_s if probe_after_s is None else probe_after_s
+        successor = lane.halted_successor(cause, self._now() + probe_after_s)
         self.lanes[lane.id] = successor
         self._parts.source.pause([lane.id])
         successor.paused = True

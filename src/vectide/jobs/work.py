@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from vectide.core.budget import memory_of_chunks
 from vectide.core.lane import Entry, Lane, Merged, RowQueue, merge
 from vectide.core.model import Row, Stamp, Upserted
-from vectide.core.planner import Plan
+from vectide.core.planner import EmbedText, Plan
 from vectide.jobs.steps import Step, steps_of, writes_of
 from vectide.ports import Capabilities, Letter, Put, Vector
 
@@ -58,6 +60,8 @@ class Work:
     plan: Plan | None = None
     vectors: list[Vector | None] = field(default_factory=list)
     texts_missing: int = 0
+    #: What it takes beside its records, as far as the budget was told.
+    chunks_bytes: int = 0
     #: What is still to be written, the next step first.
     steps: list[Step] = field(default_factory=list)
     #: Set while the row is marked stale, before the letter about its newest change leaves.
@@ -88,6 +92,14 @@ class Work:
         at = self.merged.position
         writes = writes_of(self.plan, self.row, self.vectors, at, update_only=update_only, base=base)
         self.steps = steps_of(writes, self.stamp, atomic_calls=able.atomic_calls)
+
+    def measured_bytes(self, dimensions: int) -> int:
+        """About the memory that the chunks of its plan take, 0 where there are no several."""
+        planned = self.plan
+        if not isinstance(planned, EmbedText) or len(planned.texts) == 1:
+            return 0
+        texts_bytes = sum(map(sys.getsizeof, planned.texts))
+        return memory_of_chunks(len(planned.texts), texts_bytes, dimensions)
 
     def step_done(self) -> bool:
         """The store has confirmed the first of the steps; returns whether it was the last."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import uvicorn
@@ -18,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vectide.core.health import Health
-from vectide.ops.http_connections import CertificateError, Connection, ServerCertificate
+from vectide.ops.http_connections import CertificateError, Connection, EventLoop, ServerCertificate
 
 #: What probes and scrapers read without a token: these answers hold nothing secret.
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics"})
@@ -120,7 +122,6 @@ class HttpServer:
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         self._config = uvicorn.Config(
             app,
-            loop="asyncio",
             http=connection,
             h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             timeout_keep_alive=_KEEP_ALIVE_S,
@@ -134,6 +135,7 @@ class HttpServer:
             timeout_graceful_shutdown=1,
         )
         self._server = _Server(self._config, self._started)
+        self._loop = partial(EventLoop, connection.request_limit_s)
         self._thread = threading.Thread(target=self._serve, name="vectide-http", daemon=True)
 
     @property
@@ -163,7 +165,8 @@ class HttpServer:
     def _serve(self) -> None:
         assert self._socket is not None
         try:
-            self._server.run(sockets=[self._socket])
+            with asyncio.Runner(loop_factory=self._loop) as runner:
+                runner.run(self._server.serve([self._socket]))
         finally:
             self._started.set()
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-#: Time from the connection, or from the answer before, to the end of an answer.
+#: Time from the connection, or from the answer before, to the end of an answer. With TLS the handshake, which
+#: comes before, has as long for itself.
 REQUEST_LIMIT_S: Final = 30.0
 #: One more than this, and the connection whose request began first is dropped.
 MAX_CONNECTIONS: Final = 256
@@ -52,6 +53,23 @@ class Connection(H11Protocol):
         self.began_s = self.loop.time()
         self._limit = self.loop.call_later(self.request_limit_s, self.transport.abort)
         super().on_response_complete()
+
+
+class EventLoop(asyncio.SelectorEventLoop):
+    """asyncio's, whose TLS servers drop who has not ended the handshake in ``handshake_limit_s``.
+
+    Until then there is no :class:`Connection` that would do so.
+    """
+
+    def __init__(self, handshake_limit_s: float) -> None:
+        super().__init__()
+        self._handshake_limit_s = handshake_limit_s
+
+    async def create_server(self, *args: Any, **more: Any) -> asyncio.Server:
+        """asyncio's, with the limit."""
+        if more.get("ssl") is not None:
+            more["ssl_handshake_timeout"] = self._handshake_limit_s
+        return await super().create_server(*args, **more)
 
 
 class ServerCertificate:

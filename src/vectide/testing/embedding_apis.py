@@ -120,7 +120,8 @@ class Azure(Api):
             return None
         read = msgspec.json.decode(body, type=_OpenAIBody)
         read.model = unquote(found[1])
-        return self._call(read, headers.get("api-key"))
+        bearer = (headers.get("authorization") or "").removeprefix("Bearer ")
+        return self._call(read, headers.get("api-key") or bearer or None)
 
 
 _CohereType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
