@@ -57,7 +57,7 @@ def _pgvector(address: str) -> AbstractContextManager[Backend]:
 
 
 def _chroma(address: str) -> AbstractContextManager[Backend]:
-    url, database = f"http://{address}", f"database_{next(_made)}"
+    url, database = f"http://{address}", f"container_{next(_made)}"
     made = httpx.post(f"{url}/api/v2/tenants/default_tenant/databases", json={"name": database})
     made.raise_for_status()
     return chroma_at(url, database)
