@@ -106,7 +106,7 @@ site: setup ## the docs as a site, in build/site; a link or heading that there i
 
 .PHONY: nightly
 nightly: setup ## whatever takes longer: the real stack, replicas by lag, the chart on a real API server, many more simulated seeds, every planted defect, the benchmark
-	@$(BIN)/python -m tests.weaviate
+	@$(BIN)/python -m tests.weaviate_program
 	@$(BIN)/python -m pytest -m "nightly and not real"
 	@$(BIN)/python -m pytest -m real -rs tests/real
 	@$(MAKE) test-image

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from tests import weaviate
+from tests import weaviate_program as built
 from tests.real.jars import StackUnavailable
 
 from vectide.testing.chroma_server import ChromaServer
@@ -37,7 +37,7 @@ def milvus_server() -> Iterator[MilvusServer]:
 def weaviate_program() -> Path:
     """Weaviate's server, where it has been built."""
     try:
-        return weaviate.program()
+        return built.program()
     except StackUnavailable as missing:
         pytest.skip(str(missing))
 

@@ -29,7 +29,7 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.docker_client import DockerClient
 from testcontainers.core.wait_strategies import HttpWaitStrategy
 from tests.backends import Backend, chroma_at, milvus_at, pgvector_at, qdrant_at, weaviate_at
-from tests.weaviate import VERSION as WEAVIATE
+from tests.weaviate_program import VERSION as WEAVIATE
 
 from vectide.ports import CollectionSpec
 from vectide.testing.chroma_server import ChromaServer

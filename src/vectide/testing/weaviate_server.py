@@ -48,6 +48,7 @@ class WeaviateServer(ServerProcess):
                 "AUTHENTICATION_APIKEY_USERS": "vectide",
             }
         ports = {name: str(free_port()) for name in _PORTS}
+        self.grpc_port = int(ports["GRPC_PORT"])
         super().__init__("Weaviate", [str(program), *_ARGUMENTS], {**_ENVIRONMENT, **access, **ports})
 
     def answers(self) -> bool:

@@ -1,7 +1,7 @@
 """Weaviate's server, built once from its Go module into the folder of the real stack's jars
 (:func:`tests.real.jars.home`), which takes minutes::
 
-    python -m tests.weaviate
+    python -m tests.weaviate_program
 
 All its ports but one listen on every interface. Those of the test's build listen on the loopback alone.
 """
@@ -31,7 +31,7 @@ def program() -> Path:
     """The program. Raises :class:`StackUnavailable` where it has not been built."""
     path = home() / _FOLDER / _NAME
     if not path.exists():
-        raise StackUnavailable("Weaviate is not there: `python -m tests.weaviate` builds it, with Go")
+        raise StackUnavailable("Weaviate is not there: `python -m tests.weaviate_program` builds it, with Go")
     return path
 
 
