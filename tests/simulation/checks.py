@@ -514,8 +514,10 @@ class Watch:
             return  # the source knew what the dead letters say, which may be that the filter leaves it out
         stamp = points[0].stamp if points else None
         torn = stamp is not None and stamp.open and not self._scenario.atomic
-        # What the store refused half-way has torn a row that there was, and has not begun a new one.
-        excused = torn and isinstance(due, Expected) and any(_is_refused(le) for _, le in overtaken)
+        # What the store refused half-way has torn a row that there was (which may have gone with its topic),
+        # and has not begun a new one.
+        was_there = isinstance(due, Expected) or row in self._abandoned
+        excused = torn and was_there and any(_is_refused(le) for _, le in overtaken)
         require(excused or _is_as(points, due), f"invariant 14: {row} is {points}, expected {due}")
         if stamp is not None:
             told = f"{row}: stale is {stamp.stale}, dead-lettered since: {overtaken}"
