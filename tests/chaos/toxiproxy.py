@@ -54,7 +54,7 @@ class Toxiproxy(AbstractContextManager["Toxiproxy"]):
 
     def ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> None:
         """One call of the API; raises :class:`StackError` with its answer when it is refused."""
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=10)
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=60)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
             response = connection.getresponse()

@@ -105,6 +105,16 @@ def test_what_nobody_knows_is_a_dead_letter_that_says_why(
     assert (pump.sold, pump.stored()) == ([], {})
 
 
+def test_what_was_deleted_since_is_no_dead_letter_although_a_change_between_cannot_be_read() -> None:
+    """Invariant 10: as a replay meets them, long after the delete was applied."""
+    garbage = Record("a.public.docs", 0, 1, b'{"id":1}', b"\x00 this is no event")
+    deleted = Record("a.public.docs", 0, 2, b'{"id":1}', None)
+    partial = event(0, "second", UNAVAILABLE)
+    pump = ran(mapping_with([STORED]), MemoryStore(), None, partial, garbage, deleted)
+    assert [(letter.record.offset, letter.cause) for letter in pump.letters.sent] == [(1, "not_json")]
+    assert pump.stored() == {}
+
+
 def test_without_stored_values_none_are_kept_and_none_are_used() -> None:
     """Case 22: the row keeps its old text, marked as one that lacks a change."""
     mapping, store = mapping_with([DEAD]), MemoryStore()

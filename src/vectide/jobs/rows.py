@@ -150,11 +150,12 @@ class Rows:
         if queue.news_by_s is None:
             queue.news_by_s = now_s + self._patience_s
         queue.certain = certain
-        hopeless = bool(queue.waiting) and queue.waiting[0].unreadable is not None
         if _is_followed(work):
             queue.waiting[0].holds = False  # what cannot be completed here has nothing to hand over
             self.retry(work)
-        elif hopeless or (lane.at_end and not certain) or (now_s >= queue.news_by_s and not lane.undecoded):
+        elif _is_deleted_since(work):
+            self.finish(work, "skipped", "superseded")
+        elif (lane.at_end and not certain) or (now_s >= queue.news_by_s and not lane.undecoded):
             queue.news_by_s = None
             self.poison(work, verdict)
         else:
@@ -284,6 +285,15 @@ def _is_followed(work: Work) -> bool:
     """Whether a newer change of the row waits that may merge with the work's change."""
     waiting = work.queue.waiting
     return bool(waiting) and waiting[0].lane is work.lane and waiting[0].unreadable is None
+
+
+def _is_deleted_since(work: Work) -> bool:
+    """Whether the row's delete waits behind a change that nobody can read. (A whole row in its place might
+    turn out to be poison itself.)"""
+    return any(
+        isinstance(entry.change, Deleted) and entry.lane is work.lane and entry.unreadable is None
+        for entry in work.queue.waiting
+    )
 
 
 def _is_overtaken(work: Work) -> bool:
