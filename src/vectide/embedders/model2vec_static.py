@@ -8,7 +8,6 @@ the longest text: here it is bounded by the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,17 +15,15 @@ import numpy as np
 from model2vec import StaticModel
 
 from vectide.core.failures import Failure, Kind
-from vectide.embedders import checked, checked_texts, in_time
 from vectide.embedders.local_model import digest_of, folder_of
 from vectide.embedders.start import quiet
-from vectide.ports import AdapterError, Deadline, EmbedderLimits, Embeddings, StartupRefused, Vector
+from vectide.embedders.static_model import MAX_ITEMS, StaticEmbedder
+from vectide.ports import AdapterError, EmbedderLimits, StartupRefused, Vector
 
-_SLICE: Final = 64
-_MAX_ITEMS: Final = 1024
 _FILES: Final = ("model.safetensors", "tokenizer.json")
 
 
-class Model2VecEmbedder:
+class Model2VecEmbedder(StaticEmbedder):
     """:class:`~vectide.ports.Embedder` over the model in the folder ``model``, or over the model of that name
     that was downloaded before; exact token counts.
 
@@ -39,7 +36,7 @@ class Model2VecEmbedder:
         quiet("model2vec")
         folder, name = folder_of(model)
         self._model = _loaded(folder)
-        self._dimensions = self._model.dim if dimensions is None else dimensions
+        super().__init__(self._model.dim if dimensions is None else dimensions)
         if self._dimensions > self._model.dim:
             raise StartupRefused(
                 f"model {name!r} gives {self._model.dim} dimensions, "
@@ -53,42 +50,13 @@ class Model2VecEmbedder:
         digest = digest_of(repr(self._model.normalize), filter(Path.is_file, files))
         self._space = f"model2vec/{name}-{digest}/{self._dimensions}"
 
-    def prepare(self, deadline: Deadline) -> None:
-        """Nothing to verify: the model was loaded when this object was made."""
-
     @property
     def space(self) -> str:
         return self._space
 
     @property
-    def dimensions(self) -> int:
-        return self._dimensions
-
-    @property
     def limits(self) -> EmbedderLimits:
-        return EmbedderLimits(_MAX_ITEMS, max_text_tokens=self._max_tokens)
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of the text, exactly, those that the model does not know included; at least 1."""
-        return max(1, len(self._token_ids([text])[0]))
-
-    def embed(self, texts: Sequence[str], deadline: Deadline) -> Embeddings:
-        texts = checked_texts(texts)
-        vectors: list[Vector] = []
-        tokens = 0
-        for start in range(0, len(texts), _SLICE):
-            in_time(deadline)
-            ids = self._token_ids(texts[start : start + _SLICE])
-            tokens += sum(map(len, ids))
-            vectors += [self._pooled(one) for one in ids]
-        return checked(vectors, len(texts), self._dimensions, tokens)
-
-    def embed_query(self, text: str, deadline: Deadline) -> Vector:
-        vector: Vector = self.embed([text], deadline).vectors[0]
-        return vector
-
-    def close(self) -> None:
-        """Nothing to release: the model goes with this object."""
+        return EmbedderLimits(MAX_ITEMS, max_text_tokens=self._max_tokens)
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
         encodings = self._model.tokenizer.encode_batch_fast(texts, add_special_tokens=False)

@@ -7,7 +7,6 @@ refused, where sentence-transformers would cut it off in silence.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from tokenizers import Encoding, Tokenizer, normalizers
 
 from vectide.core.failures import Failure, Kind
 from vectide.embedders import checked, checked_texts, in_time
-from vectide.embedders.local_model import runs
+from vectide.embedders.local_model import Turns
 from vectide.embedders.onnx_folder import ModelFolder, read_folder
 from vectide.embedders.onnx_pooling import pooled, unit
 from vectide.embedders.start import PROBE, dimensions_of
@@ -80,7 +79,7 @@ class OnnxEmbedder:
         self._dimensions: int | None = None
         known = [length for length in (text_tokens, self._folder.max_tokens) if length is not None]
         self._max_tokens = min(known, default=None)
-        self._turn = threading.Lock()
+        self._turns = Turns()
 
     def prepare(self, deadline: Deadline) -> None:
         """One word goes through the model, and shows its dimensions."""
@@ -126,23 +125,13 @@ class OnnxEmbedder:
         in_time(deadline)
         encodings = self._tokenizer.encode_batch(texts)
         lengths = np.array([len(encoding.ids) for encoding in encodings], dtype=np.int64)
-        if not lengths.all():
-            raise AdapterError(Failure(Kind.REFUSED, "no_tokens"))
-        if self._max_tokens is not None and lengths.max() > self._max_tokens:
-            detail = f"{lengths.max()} tokens, the model reads {self._max_tokens}"
-            raise AdapterError(Failure(Kind.REFUSED, "text_too_long", detail))
-        vectors: list[Any] = [None] * len(texts)
-        if not self._turn.acquire(timeout=deadline.remaining_s()):
-            raise AdapterError(Failure(Kind.TRANSIENT, "timeout", "the model was busy"))
-        try:
-            for places in runs(lengths):
-                in_time(deadline)
-                made = self._run([encodings[place] for place in places], lengths[places])
-                for place, vector in zip(places, made, strict=True):
-                    vectors[place] = vector
-        finally:
-            self._turn.release()
-        return self._shortened(np.stack(vectors)), int(lengths.sum())
+        vectors = self._turns.run(
+            lengths,
+            self._max_tokens,
+            deadline,
+            lambda places: self._run([encodings[place] for place in places], lengths[places]),
+        )
+        return self._shortened(vectors), int(lengths.sum())
 
     def _run(self, encodings: Sequence[Encoding], lengths: Any) -> Matrix:
         shape = (len(encodings), int(lengths.max()))

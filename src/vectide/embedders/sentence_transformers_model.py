@@ -8,11 +8,10 @@ would cut it off in silence.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from vectide.core.failures import Failure, Kind
 from vectide.embedders import checked, checked_texts, in_time
-from vectide.embedders.local_model import digest_of, folder_of, runs
+from vectide.embedders.local_model import Turns, digest_of, folder_of
 from vectide.embedders.start import PROBE, dimensions_of, quiet
 from vectide.ports import (
     AdapterError,
@@ -67,7 +66,7 @@ class SentenceTransformersEmbedder:
         first = self._model[0]
         self._max_tokens = _least(text_tokens, first.max_seq_length, first.document_length)
         self._max_query_tokens = _least(text_tokens, first.max_seq_length, first.query_length)
-        self._turn = threading.Lock()
+        self._turns = Turns()
 
     def prepare(self, deadline: Deadline) -> None:
         """One word goes through the model, and shows its dimensions."""
@@ -114,23 +113,13 @@ class SentenceTransformersEmbedder:
         most = self._max_query_tokens if query else self._max_tokens
         encodings = self._tokenizer.encode_batch([prompt + text for text in texts])
         lengths = np.array([len(encoding.ids) for encoding in encodings], dtype=np.int64)
-        if not lengths.all():
-            raise AdapterError(Failure(Kind.REFUSED, "no_tokens"))
-        if most is not None and lengths.max() > most:
-            detail = f"{lengths.max()} tokens, the model reads {most}"
-            raise AdapterError(Failure(Kind.REFUSED, "text_too_long", detail))
-        vectors: list[Any] = [None] * len(texts)
-        if not self._turn.acquire(timeout=deadline.remaining_s()):
-            raise AdapterError(Failure(Kind.TRANSIENT, "timeout", "the model was busy"))
-        try:
-            for places in runs(lengths):
-                in_time(deadline)
-                made = self._run([texts[place] for place in places], query=query)
-                for place, vector in zip(places, made, strict=True):
-                    vectors[place] = vector
-        finally:
-            self._turn.release()
-        return np.stack(vectors), int(lengths.sum())
+        vectors = self._turns.run(
+            lengths,
+            most,
+            deadline,
+            lambda places: self._run([texts[place] for place in places], query=query),
+        )
+        return vectors, int(lengths.sum())
 
     def _run(self, texts: list[str], *, query: bool) -> Matrix:
         encode = self._model.encode_query if query else self._model.encode_document

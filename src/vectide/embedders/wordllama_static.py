@@ -8,7 +8,7 @@ vocabulary and a vector does not depend on what else is in the call.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -19,12 +19,10 @@ from typing import Any, Final
 import numpy as np
 
 from vectide.core.failures import Failure, Kind
-from vectide.embedders import checked, checked_texts, in_time
+from vectide.embedders.static_model import MAX_ITEMS, StaticEmbedder
 from vectide.ports import (
     AdapterError,
-    Deadline,
     EmbedderLimits,
-    Embeddings,
     Matrix,
     StartupRefused,
     Vector,
@@ -33,7 +31,6 @@ from vectide.ports import (
 MODEL: Final = "l2_supercat"
 #: The model is trained so that a prefix of its vectors is a vector of its own.
 DIMENSIONS: Final = (64, 128, 256)
-_SLICE: Final = 64
 
 
 @contextmanager
@@ -85,7 +82,7 @@ def _model() -> _Model:
         return _load()
 
 
-class WordLlamaEmbedder:
+class WordLlamaEmbedder(StaticEmbedder):
     """:class:`~vectide.ports.Embedder` over the bundled model; unit-length vectors, exact token counts."""
 
     def __init__(self, dimensions: int = 256) -> None:
@@ -93,45 +90,16 @@ class WordLlamaEmbedder:
             raise StartupRefused(
                 f"wordllama has {', '.join(map(str, DIMENSIONS))} dimensions, not {dimensions}"
             )
-        self._dimensions = dimensions
+        super().__init__(dimensions)
         self._model = _model()
-
-    def prepare(self, deadline: Deadline) -> None:
-        """Nothing to verify: the model was loaded when this object was made."""
 
     @property
     def space(self) -> str:
         return f"wordllama/{MODEL}/{self._dimensions}"
 
     @property
-    def dimensions(self) -> int:
-        return self._dimensions
-
-    @property
     def limits(self) -> EmbedderLimits:
-        return EmbedderLimits(max_items=1024)
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of the text, exactly, at least 1."""
-        return max(1, len(self._token_ids([text])[0]))
-
-    def embed(self, texts: Sequence[str], deadline: Deadline) -> Embeddings:
-        texts = checked_texts(texts)
-        vectors: list[Vector] = []
-        tokens = 0
-        for start in range(0, len(texts), _SLICE):
-            in_time(deadline)
-            ids = self._token_ids(texts[start : start + _SLICE])
-            tokens += sum(map(len, ids))
-            vectors += [self._pooled(one) for one in ids]
-        return checked(vectors, len(texts), self._dimensions, tokens)
-
-    def embed_query(self, text: str, deadline: Deadline) -> Vector:
-        vector: Vector = self.embed([text], deadline).vectors[0]
-        return vector
-
-    def close(self) -> None:
-        """Nothing to release: the model stays for the life of the process."""
+        return EmbedderLimits(MAX_ITEMS)
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
         encodings = self._model.tokenizer.encode_batch(texts, add_special_tokens=False)
